@@ -1,0 +1,108 @@
+"""One request, one reply, on a channel of its own: the smallest use of the Transport seam."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from wire import codec
+from wire.codec import Wire
+from wire.errors import Busy, LocalError, Malformed, RemoteError
+from wire.peer import PeerId
+from wire.transport import Channel, Transport
+
+Q = TypeVar("Q", bound=Wire)
+R = TypeVar("R", bound=Wire)
+
+
+class Refusal(Wire, frozen=True, tag="refusal"):
+    """What a server answers instead of a reply; `retry_s` is 0 where trying again cannot help."""
+
+    code: str
+    reason: str
+    retry_s: float = 0.0
+
+
+class Refused(RemoteError):
+    """The peer answered with a refusal; nobody is penalised for it."""
+
+    def __init__(self, peer: PeerId, refusal: Refusal) -> None:
+        super().__init__(peer, f"refused: {refusal.code}: {refusal.reason}", penalty=0.0)
+        self.refusal = refusal
+
+
+class Answer(Wire, frozen=True):
+    """A reply frame: exactly one of the two fields is set."""
+
+    body: bytes | None
+    refusal: Refusal | None
+
+
+def unpack(peer: PeerId, frame: bytes, kind: type[R]) -> R:
+    """The reply inside an answer frame.
+
+    Raises:
+        Refused: the peer said no.
+        RemoteError: the frame is malformed.
+    """
+    try:
+        answer = codec.decode(Answer, frame)
+        if answer.refusal is not None:
+            raise Refused(peer, answer.refusal)
+        if answer.body is None:
+            raise Malformed("an answer without a body")
+        return codec.decode(kind, answer.body)
+    except Malformed as exc:
+        raise RemoteError(peer, f"undecodable answer: {exc}") from exc
+
+
+async def call(transport: Transport, peer: PeerId, protocol: str, request: Wire, reply: type[R]) -> R:
+    """Send `request` to `peer` and return its reply; the caller bounds the time.
+
+    Raises:
+        Unreachable, ChannelClosed: the connection.
+        Refused: the peer said no.
+        RemoteError: the reply is malformed.
+    """
+    channel = await transport.open(peer, protocol)
+    try:
+        await channel.send(codec.encode(request))
+        return unpack(peer, await channel.receive(), reply)
+    finally:
+        await channel.aclose()
+
+
+def answer_calls(
+    kind: type[Q],
+    handle: Callable[[PeerId, Q], Awaitable[Wire]],
+    blame: Callable[[RemoteError], None],
+) -> Callable[[Channel], Awaitable[None]]:
+    """A channel handler that decodes one request, answers it, and closes.
+
+    Args:
+        kind: type of the request.
+        handle: makes the reply; may raise `Busy` or `LocalError`, which become refusals.
+        blame: told of every malformed request.
+    """
+
+    async def handler(channel: Channel) -> None:
+        try:
+            request = codec.decode(kind, await channel.receive())
+        except Malformed as exc:
+            blame(RemoteError(channel.peer, f"malformed request: {exc}"))
+            await channel.send(codec.encode(Answer(None, Refusal("malformed", str(exc)))))
+            return
+        try:
+            body = codec.encode(await handle(channel.peer, request))
+        except Busy as exc:
+            answer = Answer(None, Refusal("busy", str(exc), exc.retry_s))
+        except RemoteError as exc:
+            blame(exc)
+            answer = Answer(None, Refusal("refused", exc.reason))
+        except (LocalError, Malformed) as exc:
+            answer = Answer(None, Refusal("refused", str(exc)))
+        else:
+            answer = Answer(body, None)
+        await channel.send(codec.encode(answer))
+
+    return handler

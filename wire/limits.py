@@ -1,0 +1,28 @@
+"""Hard bounds on everything that can arrive from the network. Units stand last in each name."""
+
+FRAME_BYTES_MAX = 1 << 20
+"""Longest frame on a channel."""
+
+ENVELOPE_BYTES_MAX = 256 << 10
+"""Longest signed envelope."""
+
+RECEIPT_BYTES_MAX = 512 << 10
+"""Longest receipt."""
+
+TENSOR_BYTES_MAX = 512 << 10
+"""Longest single tensor inside a message."""
+
+TENSORS_MAX = 16
+"""Tensors in one output or trace."""
+
+INPUT_BYTES_MAX = 64 << 10
+"""Longest encoded job input."""
+
+DEPTH_MAX = 16
+"""Deepest nesting of arrays and maps in any message."""
+
+JURY_POOL_MAX = 64
+"""Peers in one jury pool."""
+
+JURY_MAX = 21
+"""Peers in one jury."""
