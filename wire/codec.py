@@ -7,7 +7,6 @@ themselves, so the bytes that were signed are the bytes that are kept.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
@@ -27,8 +26,8 @@ _ENCODER = msgspec.msgpack.Encoder(order="deterministic")
 
 
 @lru_cache(maxsize=256)
-def _decoder(kind: Hashable) -> msgspec.msgpack.Decoder[Any]:
-    return msgspec.msgpack.Decoder(cast(Any, kind), strict=True)
+def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(kind, strict=True)
 
 
 def encode(value: Any) -> bytes:
@@ -51,7 +50,7 @@ def decode(kind: type[T], raw: bytes, *, bytes_max: int = FRAME_BYTES_MAX) -> T:
         raise Malformed(f"{len(raw)} bytes, at most {bytes_max} allowed")
     _check_depth(raw)
     try:
-        value: T = _decoder(kind).decode(raw)
+        value: T = _decoder(cast(Any, kind)).decode(raw)
     except (msgspec.DecodeError, RecursionError, OverflowError, UnicodeDecodeError) as exc:
         raise Malformed(f"not a {getattr(kind, '__name__', kind)}: {exc}") from exc
     if encode(value) != raw:
