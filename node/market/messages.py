@@ -1,0 +1,121 @@
+"""Frames of the market's protocols, each a tagged struct so that one decode accepts exactly what may come.
+
+`/quorate/job/1`, requester to worker:  Hire, Reveal | worker to requester:  Hired, Working, Committed, Delivered, Declined.
+`/quorate/audit/1`, requester to juror: Audit, AllSealed | juror to requester: Sealed, Opened, Declined.
+`/quorate/paid/1`, payer to payee, one call: Paid -> Settled.
+See docs/spec/market.md.
+"""
+
+from __future__ import annotations
+
+from wire.codec import Wire
+from wire.envelope import Envelope
+from wire.job import Output, PoolMember, Trace
+from wire.peer import PeerId
+
+JOB_PROTOCOL = "/quorate/job/1"
+AUDIT_PROTOCOL = "/quorate/audit/1"
+PAID_PROTOCOL = "/quorate/paid/1"
+
+
+class Hire(Wire, frozen=True, tag="hire"):
+    """An offer of work. `spec` is an envelope of domain "job"; `offer` the payer's ledger entry."""
+
+    spec: Envelope
+    offer: bytes
+
+
+class Reveal(Wire, frozen=True, tag="reveal"):
+    """The 32-byte beacon secret, sent only after the worker's commitment."""
+
+    secret: bytes
+
+
+class Hired(Wire, frozen=True, tag="hired"):
+    """The worker's ledger entry that accepts the offer."""
+
+    accept: bytes
+
+
+class Declined(Wire, frozen=True, tag="declined"):
+    """No, and why. `code` is machine-readable."""
+
+    code: str
+    reason: str
+
+
+class Working(Wire, frozen=True, tag="working"):
+    """A sign of life: steps or tokens done of a total, and the piece of text just produced, if any."""
+
+    done: int
+    total: int
+    text: str = ""
+
+
+class Committed(Wire, frozen=True, tag="committed"):
+    """The worker's commitment, an envelope of domain "commitment"."""
+
+    commitment: Envelope
+
+
+class Delivered(Wire, frozen=True, tag="delivered"):
+    """The answer, how it came about, and the salt that opens the commitment."""
+
+    output: Output
+    trace: Trace
+    salt: bytes
+
+
+class Audit(Wire, frozen=True, tag="audit"):
+    """Everything a juror needs to check one answer."""
+
+    spec: Envelope
+    commitment: Envelope
+    secret: bytes
+    pool: list[PoolMember]
+    output: Output
+    trace: Trace
+    salt: bytes
+
+
+class Sealed(Wire, frozen=True, tag="sealed"):
+    """A juror's sealed verdict and its key record."""
+
+    commit: Envelope
+    keys: Envelope
+
+
+class AllSealed(Wire, frozen=True, tag="all-sealed"):
+    """The sealed verdicts of the whole jury, in draw order: now it is safe to open."""
+
+    commits: list[Envelope]
+
+
+class Opened(Wire, frozen=True, tag="opened"):
+    """A juror's opened verdict, an envelope of domain "juror.reveal"."""
+
+    reveal: Envelope
+
+
+class Paid(Wire, frozen=True):
+    """A receipt is on the payer's chain at `height`; the payee fetches what it lacks and settles."""
+
+    job: bytes
+    height: int
+
+
+class Settled(Wire, frozen=True):
+    """The payee's settlement entry; empty if nothing was owed to it."""
+
+    entry: bytes
+
+
+FromWorker = Hired | Working | Committed | Delivered | Declined
+FromJuror = Sealed | Opened | Declined
+
+
+class Party(Wire, frozen=True):
+    """A peer with its verdict, as shown to people."""
+
+    peer: PeerId
+    verdict: str
