@@ -1,20 +1,19 @@
 """Frames of the market's protocols, each a tagged struct so that one decode accepts exactly what may come.
 
-`/quorate/job/1`, requester to worker:  Hire, Reveal | worker to requester:  Hired, Working, Committed, Delivered, Declined.
-`/quorate/audit/1`, requester to juror: Audit, AllSealed | juror to requester: Sealed, Opened, Declined.
-`/quorate/paid/1`, payer to payee, one call: Paid -> Settled.
-See docs/spec/market.md.
+`/quorate/job/1`, a channel: requester to worker Hire, Reveal; worker to requester Hired, Working, Committed,
+Delivered, Declined. `/quorate/audit/1` and `/quorate/reveal/1`, requester to juror, one call each: the messages are those
+of `verify.messages`. `/quorate/paid/1`, payer to payee, one call: Paid, answered by Settled. See docs/spec/market.md.
 """
 
 from __future__ import annotations
 
 from wire.codec import Wire
 from wire.envelope import Envelope
-from wire.job import Output, PoolMember, Trace
-from wire.peer import PeerId
+from wire.job import Output, Trace
 
 JOB_PROTOCOL = "/quorate/job/1"
 AUDIT_PROTOCOL = "/quorate/audit/1"
+REVEAL_PROTOCOL = "/quorate/reveal/1"
 PAID_PROTOCOL = "/quorate/paid/1"
 
 
@@ -66,37 +65,6 @@ class Delivered(Wire, frozen=True, tag="delivered"):
     salt: bytes
 
 
-class Audit(Wire, frozen=True, tag="audit"):
-    """Everything a juror needs to check one answer."""
-
-    spec: Envelope
-    commitment: Envelope
-    secret: bytes
-    pool: list[PoolMember]
-    output: Output
-    trace: Trace
-    salt: bytes
-
-
-class Sealed(Wire, frozen=True, tag="sealed"):
-    """A juror's sealed verdict and its key record."""
-
-    commit: Envelope
-    keys: Envelope
-
-
-class AllSealed(Wire, frozen=True, tag="all-sealed"):
-    """The sealed verdicts of the whole jury, in draw order: now it is safe to open."""
-
-    commits: list[Envelope]
-
-
-class Opened(Wire, frozen=True, tag="opened"):
-    """A juror's opened verdict, an envelope of domain "juror.reveal"."""
-
-    reveal: Envelope
-
-
 class Paid(Wire, frozen=True):
     """A receipt is on the payer's chain at `height`; the payee fetches what it lacks and settles."""
 
@@ -111,11 +79,3 @@ class Settled(Wire, frozen=True):
 
 
 FromWorker = Hired | Working | Committed | Delivered | Declined
-FromJuror = Sealed | Opened | Declined
-
-
-class Party(Wire, frozen=True):
-    """A peer with its verdict, as shown to people."""
-
-    peer: PeerId
-    verdict: str
