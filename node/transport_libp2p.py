@@ -12,7 +12,7 @@ turn and makes one connection per peer, which all channels share. Wire format: d
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -27,15 +27,11 @@ from multiaddr.exceptions import Error as MultiaddrError
 
 from node.channel_libp2p import LOST, Libp2pChannel
 from node.libp2p_host import NoiseOnly, build_host, libp2p_id, peer_id
-from wire.errors import Busy, LocalError, Malformed, RemoteError, TransportError, Unreachable
+from wire.errors import LocalError, TransportError, Unreachable
+from wire.limits import ADDRESSES_PER_PEER_MAX, CHANNELS_PER_PEER_MAX
 from wire.peer import PeerId, short, to_text
+from wire.serving import Blame, Bug, run_handler
 from wire.transport import Channel, Handler
-
-CHANNELS_PER_PEER_MAX = 64
-"""Channels that one peer may have open to us at once; more are reset."""
-
-ADDRESSES_PER_PEER_MAX = 8
-"""Addresses remembered for one peer, newest first."""
 
 PEERS_KNOWN_MAX = 4096
 """Peers whose addresses are remembered; the least recently learned is forgotten."""
@@ -45,9 +41,6 @@ DIAL_S = 5.0
 
 GOODBYE_S = 0.25
 """Seconds for closing connections in order before their sockets are closed under them."""
-
-Blame = Callable[[RemoteError], None]
-Bug = Callable[[Exception], None]
 
 
 class AddressBook:
@@ -248,7 +241,7 @@ class Libp2pTransport:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(channel.pump)
                 try:
-                    await self._handle(handler, channel)
+                    await run_handler(handler, channel, blame=self._blame, on_bug=self._on_bug)
                 finally:
                     await channel.aclose()
         finally:
@@ -256,21 +249,6 @@ class Libp2pTransport:
             if not self._inbound[channel.peer]:
                 del self._inbound[channel.peer]
             done.set()
-
-    async def _handle(self, handler: Handler, channel: Libp2pChannel) -> None:
-        """Run a handler; the one place where its errors are sorted by whose fault they are."""
-        try:
-            await handler(channel)
-        except* (RemoteError, Malformed) as group:
-            for exc in _leaves(group):
-                self._blame(exc if isinstance(exc, RemoteError) else RemoteError(channel.peer, f"malformed: {exc}"))
-        except* (TransportError, Busy):
-            pass  # the channel ended under the handler, or it refused: closing is the answer
-        except* Exception as group:  # a bug of ours: it must not let a peer end the node, nor go unseen
-            if self._on_bug is None:
-                raise
-            for exc in _leaves(group):
-                self._on_bug(exc)
 
     # ---- closing
 
@@ -287,13 +265,6 @@ class Libp2pTransport:
             for socket in list(noise.sockets):
                 await socket.close()
             await self._host.close()
-
-
-def _leaves(group: BaseExceptionGroup[Any]) -> list[Exception]:
-    flat: list[Exception] = []
-    for exc in group.exceptions:
-        flat.extend(_leaves(exc) if isinstance(exc, BaseExceptionGroup) else [exc])
-    return flat
 
 
 @asynccontextmanager
