@@ -27,9 +27,9 @@ from wire.peer import PeerId
 
 IDLE_S = 15.0
 WORK: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "text": ("text.generate", "scribe", {"prompt": "The list of ", "tokens_max": 128}),
-    "image": ("image.generate", "digits", {"label": 7, "steps": 60}),
-    "embed": ("embed.text", "sentences", {"texts": [f"sentence number {n} of a batch" for n in range(32)]}),
+    "text": ("text.generate", "bytes-gpt", {"prompt": "The list of ", "tokens_max": 128}),
+    "image": ("image.generate", "digits-ddim", {"label": 7, "steps": 60}),
+    "embed": ("embed.text", "ngram-embed", {"texts": [f"sentence number {n} of a batch" for n in range(32)]}),
 }
 
 
@@ -88,15 +88,15 @@ def _job(member: Member, kind: str, model: str, given: dict[str, Any], lane: str
 
 
 def _spec(kind: str, model: str, given: dict[str, Any], lane: str, seed: int) -> JobSpec:
-    from workloads.registry import installed
+    from workloads.catalog import built_in
 
     inputs = {"text.generate": TextInput, "image.generate": ImageInput, "embed.text": EmbedInput}[kind]
-    cid = next(m.cid for m in installed() if m.name == model)
+    cid = built_in().find(model).cid
     raw = codec.encode(inputs(**given))
     numeric = "f32" if lane == "tolerant" else "f64r32"
     blank = bytes(32)
     return JobSpec(
-        1, kind, model and cid, raw, lane, numeric, "", blank, seed, 0, 0, 0, PeerId(blank), blank, blank, bytes(16), 0, 2**50  # type: ignore[arg-type]  # kind and lane are literals of WORK
+        1, kind, cid, raw, lane, numeric, "", blank, seed, 0, 0, 0, PeerId(blank), blank, blank, bytes(16), 0, 2**50  # type: ignore[arg-type]  # kind and lane are literals of WORK
     )
 
 

@@ -23,7 +23,7 @@ from node.swarm import Swarm, ledgers, six
 from wire.errors import LocalError
 
 STATES = ("queued", "matched", "running", "auditing", "settled")
-MODELS = {"text.generate": "scribe", "image.generate": "digits", "embed.text": "sentences"}
+MODELS = {"text.generate": "bytes-gpt", "image.generate": "digits-ddim", "embed.text": "ngram-embed"}
 CHEAT = "fewer-steps"
 
 

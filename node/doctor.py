@@ -61,10 +61,10 @@ def _key(settings: Settings) -> Iterator[Check]:
 
 
 def _models() -> Iterator[Check]:
-    from workloads.registry import installed
+    from workloads.catalog import built_in
 
     try:
-        names = [model.name for model in installed()]
+        names = sorted(built_in().models)
     except LocalError as exc:
         yield Check("models", False, str(exc), "reinstall quorate-node")
         return

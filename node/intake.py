@@ -14,9 +14,12 @@ import msgspec
 
 from node.jobs import Request
 from wire import codec
+from wire.codec import Wire
 from wire.errors import LocalError
 from wire.job import INPUTS
 from wire.limits import INPUT_BYTES_MAX, JURY_MAX
+from workloads.executor import ModelInfo
+from workloads.inputs import check_input
 
 FIELDS = ("kind", "model", "input", "lane", "policy", "seed", "budget_micro", "timeout_s", "retries")
 TIMEOUT_S_MAX = 3600.0
@@ -36,16 +39,6 @@ class Refused(LocalError):
         return self.message + (f"; known: {', '.join(self.known)}" if self.known else "")
 
 
-@dataclass(frozen=True)
-class ModelInfo:
-    """A model that this node serves or has heard of."""
-
-    name: str
-    cid: str
-    kind: str
-    lanes: Sequence[str]
-
-
 def parse(body: Any, models: Sequence[ModelInfo], *, random_seed: int) -> Request:
     """Check the body of a job submission.
 
@@ -63,7 +56,12 @@ def parse(body: Any, models: Sequence[ModelInfo], *, random_seed: int) -> Reques
     kind = _one_of(body, "kind", list(INPUTS))
     model = _model(body, kind, models)
     lane = _one_of({"lane": "tolerant", **body}, "lane", sorted(model.lanes))
-    raw = codec.encode(_input(kind, body.get("input")))
+    given = _input(kind, body.get("input"))
+    try:
+        check_input(given)
+    except LocalError as exc:
+        raise Refused("bad_request", f"input: {exc}") from exc
+    raw = codec.encode(given)
     if len(raw) > INPUT_BYTES_MAX:
         raise Refused("bad_request", f"input of {len(raw)} bytes, at most {INPUT_BYTES_MAX}")
     budget = body.get("budget_micro")
@@ -103,7 +101,7 @@ def _model(body: Mapping[str, Any], kind: str, models: Sequence[ModelInfo]) -> M
     raise Refused("unknown_model", f"no model {wanted!r} for {kind}", known, status=404)
 
 
-def _input(kind: str, given: Any) -> msgspec.Struct:
+def _input(kind: str, given: Any) -> Wire:
     struct = INPUTS[kind]
     fields = msgspec.structs.fields(struct)
     if not isinstance(given, dict):

@@ -145,7 +145,7 @@ def six(cheat: str = "", options: list[str] | None = None) -> Swarm:
     for name in ("ada", "bela", "chen", "dara", "emil", "finn"):
         swarm.members.append(Member(name, root / name, list(options or [])))
     if cheat:
-        swarm.members[-1].options += ["--cheat", cheat, "--price-percent", "50", "--model", "digits"]
+        swarm.members[-1].options += ["--cheat", cheat, "--price-percent", "50", "--model", "digits-ddim"]
     return swarm
 
 

@@ -6,9 +6,11 @@ import base64
 import io
 from typing import Any
 
+from ledger.entry import Accept, Body, Entry, Offer, Receipt, Release, Settle
 from node.jobs import Job
 from wire import codec
 from wire.job import Output
+from wire.peer import short
 
 
 def job_view(job: Job) -> dict[str, Any]:
@@ -46,6 +48,34 @@ def output_view(kind: str, raw: bytes | None) -> dict[str, Any] | None:
     pixels = tensors["pixels"].numpy()
     height, width = pixels.shape[:2]
     return {"image": {"width": width, "height": height, "png_base64": base64.b64encode(png(raw)).decode()}}
+
+
+def entry_view(entry: Entry) -> dict[str, Any]:
+    """A ledger entry as JSON, with a summary for people."""
+    header, body = entry.header, entry.body
+    return {
+        "height": header.height,
+        "id": entry.id.hex(),
+        "time_ms": header.time_ms,
+        "type": type(body).__name__.lower(),
+        "job": body.job.hex(),
+        "summary": _summary(body),
+    }
+
+
+def _summary(body: Body) -> str:
+    job = f"job {body.job.hex()[:12]}"
+    match body:
+        case Offer():
+            return f"{job}: {body.reserve_micro:,} reserved for {short(body.payee)} and {body.jurors} jurors"
+        case Accept():
+            return f"{job}: accepted from {short(body.payer)}"
+        case Receipt():
+            return f"{job}: {body.verdict}, {sum(p.amount_micro for p in body.payments):,} owed"
+        case Settle():
+            return f"{job}: {body.amount_micro:,} earned from {short(body.payer)}"
+        case Release():
+            return f"{job}: reservation released, {body.reason}"
 
 
 def png(raw: bytes) -> bytes:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import structlog
 
 from ledger.service import Ledger
+from node.calibrations import Calibrations
 from node.config import Settings
-from node.intake import ModelInfo
 from node.keys import Keyring
-from verify.calibration import Calibrations
 from wire.errors import Busy, RemoteError
 from wire.identity import Identity
 from wire.transport import Transport
+from workloads.executor import ModelInfo
 from workloads.service import Pool
 
 

@@ -15,7 +15,8 @@ from node.market.context import Context
 from node.trust import Trust
 from recommend.rank import Candidate, Choice
 from wire import codec
-from wire.errors import Malformed, TransportError
+from wire.envelope import Envelope
+from wire.errors import Malformed
 from wire.job import INPUTS
 from wire.limits import JURY_POOL_MAX
 from wire.peer import PeerId
@@ -51,7 +52,7 @@ class Finder:
             if peer == self._context.identity.peer:
                 continue
             try:
-                self._context.keyring.learn(codec.decode(_ENVELOPE, ad.key_record), author=peer)
+                self._context.keyring.learn(codec.decode(Envelope, ad.key_record, bytes_max=1024), author=peer)
             except Malformed:
                 continue
             self._context.transport.learn(peer, ad.addresses)

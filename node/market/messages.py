@@ -66,10 +66,13 @@ class Delivered(Wire, frozen=True, tag="delivered"):
 
 
 class Paid(Wire, frozen=True):
-    """A receipt is on the payer's chain at `height`; the payee fetches what it lacks and settles."""
+    """A receipt for `job` is on the payer's chain; the payee fetches what it lacks and settles.
+
+    `keys` are the jurors' key records (domain "keys"), without which its certificate cannot be checked.
+    """
 
     job: bytes
-    height: int
+    keys: list[Envelope]
 
 
 class Settled(Wire, frozen=True):

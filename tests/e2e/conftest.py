@@ -8,7 +8,7 @@ import pytest
 
 from node.swarm import Swarm, six
 
-MODELS = ("scribe", "digits", "sentences")
+MODELS = ("bytes-gpt", "digits-ddim", "ngram-embed")
 
 
 @pytest.fixture(scope="module")

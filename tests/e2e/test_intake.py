@@ -30,13 +30,13 @@ def _api(member: Member) -> httpx.Client:
     return httpx.Client(base_url=about["url"], headers={"Authorization": f"Bearer {token}"}, timeout=20)
 
 
-TEXT = {"kind": "text.generate", "model": "scribe", "input": {"prompt": "x"}}
+TEXT = {"kind": "text.generate", "model": "bytes-gpt", "input": {"prompt": "x"}}
 
 
 @pytest.mark.parametrize(
     ("change", "status", "code", "known"),
     [
-        ({"model": "gpt-9"}, 404, "unknown_model", "scribe"),
+        ({"model": "gpt-9"}, 404, "unknown_model", "bytes-gpt"),
         ({"kind": "video.generate"}, 400, "bad_request", "image.generate"),
         ({"colour": "red"}, 400, "unknown_field", "seed"),
         ({"input": {"prompt": "x", "speed": 3}}, 400, "unknown_field", "tokens_max"),
