@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
 from tests.verify.world import (
@@ -113,7 +116,7 @@ def test_having_no_vote_is_said_openly_at_once(finding: object) -> None:
     ],
     ids=["unknown calibration", "other fingerprint version", "other numeric class", "other lane"],
 )
-def test_a_juror_that_cannot_judge_abstains_instead_of_rejecting(changes: dict[str, object], known: bool) -> None:
+def test_a_juror_that_cannot_judge_abstains_instead_of_rejecting(changes: dict[str, Any], known: bool) -> None:
     juror = Juror(person("juror-0"), {calibration().hash: calibration()} if known else {})
     hearing = juror.consider(REQUESTER, ask_for(spec(**changes)), now_ms=NOW_MS)
     assert hearing.finding is not None
@@ -121,8 +124,7 @@ def test_a_juror_that_cannot_judge_abstains_instead_of_rejecting(changes: dict[s
 
 
 def test_a_calibration_that_does_not_separate_is_not_used() -> None:
-    record = codec.decode(type(calibration()), codec.encode(calibration()))
-    uncertified = type(record)(*[getattr(record, name) for name in record.__struct_fields__[:-2]], False, ["int8"])
+    uncertified = msgspec.structs.replace(calibration(), certified=False, inseparable=["int8"])
     juror = Juror(person("juror-0"), {uncertified.hash: uncertified})
     hearing = juror.consider(REQUESTER, ask_for(spec(calibration=uncertified.hash)), now_ms=NOW_MS)
     assert hearing.finding is not None
@@ -138,8 +140,7 @@ def test_a_claim_that_cannot_be_compared_is_rejected_without_running_anything() 
 
 
 def tampered(ask: JuryAsk, **changes: object) -> JuryAsk:
-    fields = {name: getattr(ask, name) for name in ask.__struct_fields__} | changes
-    return JuryAsk(**fields)  # type: ignore[arg-type]  # a dict of fields
+    return msgspec.structs.replace(ask, **changes)
 
 
 def other_output() -> Output:
@@ -163,9 +164,7 @@ def other_output() -> Output:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_material_that_is_not_in_order_is_refused_and_blamed_on_the_sender(
-    changes: dict[str, object], code: str
-) -> None:
+def test_material_that_is_not_in_order_is_refused_and_blamed_on_the_sender(changes: dict[str, Any], code: str) -> None:
     with pytest.raises(AskRefused) as caught:
         jurors()[person("juror-0").peer].consider(REQUESTER, tampered(ask_for(spec()), **changes), now_ms=NOW_MS)
     assert (caught.value.code, caught.value.peer) == (code, REQUESTER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from tests.verify.world import (
@@ -212,9 +213,8 @@ def reseal(play: Play, index: int, **changes: object) -> Envelope:
     from wire.envelope import unseal
 
     opened = unseal(play.opened(index), "juror.reveal", JurorReveal)
-    fields = {name: getattr(opened, name) for name in opened.__struct_fields__} | changes
     signer = person(names(7)[play.order[index]])
-    return seal(signer, "juror.reveal", JurorReveal(**fields))  # type: ignore[arg-type]  # a dict of fields
+    return seal(signer, "juror.reveal", msgspec.structs.replace(opened, **changes))
 
 
 @pytest.mark.parametrize(
@@ -299,6 +299,28 @@ def test_a_copying_juror_is_caught_when_it_opens() -> None:
     assert blamed(play.round.on_reveal(0.0, copier.peer, seal(copier, "juror.reveal", opened))) == [copier.peer]
 
 
+def test_a_juror_that_votes_with_anothers_key_and_signature_is_caught() -> None:
+    """A proof of possession covers the key alone, so anybody can repeat a key record under its own name."""
+    from wire.envelope import unseal
+    from wire.job import KeyRecord
+
+    play = Play()
+    thief = person(names(7)[play.order[1]])
+    victim_record = unseal(person(names(7)[play.order[0]]).key_record(), "keys", KeyRecord)
+    play.seal(0)
+    play.round.on_answer(0.0, thief.peer, JuryAnswer(play.answer(1).said, seal(thief, "keys", victim_record)))
+    play.seal(2)
+    stolen = unseal(play.opened(0), "juror.reveal", JurorReveal).signature
+    play.reveal(0)
+    own = unseal(play.opened(1), "juror.reveal", JurorReveal)
+    actions = play.round.on_reveal(
+        0.0, thief.peer, seal(thief, "juror.reveal", msgspec.structs.replace(own, signature=stolen))
+    )
+    assert blamed(actions) == [thief.peer]
+    play.reveal(2)
+    assert check(play.finish().receipt).verdict == "accept"
+
+
 @pytest.mark.parametrize("what", ["other job", "other root", "forged author", "wrong signature", "wrong domain"])
 def test_a_bad_seal_is_blamed_on_its_sender_who_is_replaced(what: str) -> None:
     play = Play()
@@ -333,7 +355,7 @@ def test_strangers_and_the_not_yet_asked_are_blamed_and_ignored() -> None:
 
 @pytest.mark.parametrize(("round_s", "ends_at"), [(60.0, 20.0), (15.0, 15.0)])
 def test_the_round_ends_by_itself(round_s: float, ends_at: float) -> None:
-    """Seven silent peers, three at a time: after two deadlines too few are left, or the round's own deadline is first."""
+    """Seven silent peers, three at a time: after two deadlines too few are left; or the round itself ends first."""
     play = Play(timing=Timing(answer_s=10, round_s=round_s))
     outcome = play.finish()
     assert (outcome.verdict, play.now) == ("unaudited", ends_at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -49,9 +50,9 @@ def calibration() -> Calibration:
     return calibrate(subject, honest, {"other model": CheatRuns([{"cosine": 0.3, "relative": 0.7}] * 20)})
 
 
-def spec(*, jury_size: int = 3, peers: int = 7, **changes: object) -> JobSpec:
+def spec(*, jury_size: int = 3, peers: int = 7, **changes: Any) -> JobSpec:
     """A job of the requester's; the pool is juror 0.. and everybody's weight is 1 + its number."""
-    fields: dict[str, object] = {
+    fields: dict[str, Any] = {
         "version": 1,
         "kind": "embed.text",
         "model": MODEL,
@@ -71,7 +72,7 @@ def spec(*, jury_size: int = 3, peers: int = 7, **changes: object) -> JobSpec:
         "created_ms": 1_000_000,
         "deadline_ms": DEADLINE_MS,
     }
-    return JobSpec(**(fields | changes))  # type: ignore[arg-type]  # a dict of fields
+    return JobSpec(**(fields | changes))
 
 
 def weights(peers: int) -> dict[PeerId, int]:
