@@ -18,6 +18,7 @@ from wire import bls, codec
 from wire.envelope import Envelope
 from wire.errors import Malformed
 from wire.hashing import digest
+from wire.identity import check_key_record
 from wire.job import (
     Commitment,
     JobSpec,
@@ -140,7 +141,10 @@ def open_key(envelope: Envelope, juror: PeerId) -> bytes:
         Fault: key, key.possession.
     """
     record = unseal_as("key", envelope, "keys", KeyRecord, author=juror)
-    demand(bls.verify_possession(record.bls, record.possession), "key.possession", "possession is not proven")
+    try:
+        check_key_record(envelope)  # cached: a juror's record is checked once, not once per round
+    except Malformed as exc:
+        raise Fault("key.possession", str(exc)) from exc
     return record.bls
 
 

@@ -193,6 +193,7 @@ def _check_certificate(
     demand(certificate.signers == agreeing, "certificate.signers", "not the jurors who revealed this verdict")
     demand(2 * len(agreeing) > case.spec.jury_size, "certificate.quorum", f"{len(agreeing)} votes")
     publics = [keys[juror] for juror in agreeing]
+    demand(len(set(publics)) == len(publics), "certificate.signers", "two signers with one BLS key")
     signed = bls.fast_aggregate_verify(publics, stated.message, certificate.signature)
     demand(signed, "certificate.signature", "the aggregate does not verify")
 

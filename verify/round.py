@@ -246,6 +246,8 @@ class Round:
         reveal = open_reveal(self.case, envelope, author=peer)
         check_seal(peer, seat.sealed, reveal)
         check_vote(self.case, self._jury, reveal, seat.bls)
+        taken = any(other.opened is not None and other.bls == seat.bls for other in self._seats.values())
+        demand(not taken, "reveal.vote", "signed with another juror's BLS key")
         return reveal
 
     def on_silent(self, now: float, peer: PeerId, reason: str = "unreachable") -> list[Action]:
