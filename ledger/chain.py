@@ -61,6 +61,7 @@ def extend(
     *,
     now_ms: int | None = None,
     signed: bool = True,
+    whole: bool = False,
 ) -> list[Gap]:
     """Check the next entry and take it into `book`, which is unchanged if it is refused.
 
@@ -70,12 +71,13 @@ def extend(
         look, certify: see `ledger.ports`.
         now_ms: if given, entries further in the future than `FUTURE_MS_MAX` are refused.
         signed: False skips hash and signature of an entry that this node has just signed or once checked.
+        whole: refuse an entry with gaps.
 
     Returns:
         What is not known yet.
 
     Raises:
-        InvalidEntry: the rule that is broken; "future" may pass later.
+        InvalidEntry: the rule that is broken; "future" and "unknown" may pass later.
     """
     check_link(book, entry)
     if now_ms is not None and entry.header.time_ms > now_ms + FUTURE_MS_MAX:
@@ -84,6 +86,9 @@ def extend(
         check_entry(entry)
     try:
         gaps = check_body(book, entry, look, certify)
+        if whole and gaps:
+            what = "jurors' keys" if gaps[0].kind == "certificate" else f"linked entry {gaps[0].ref.hex()[:12]}"
+            raise InvalidEntry("unknown", f"the {what} must be known first")
     except InvalidEntry as exc:
         raise InvalidEntry(exc.code, exc.detail, height=entry.header.height) from exc
     book.apply(entry)

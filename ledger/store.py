@@ -75,19 +75,22 @@ class Store:
         with self._transaction() as conn:
             conn.execute("insert or replace into meta (key, value) values (?, ?)", [key, value])
 
-    def append(self, entries: Iterable[Entry], certified: Collection[bytes] = ()) -> None:
+    def append(self, entries: Iterable[Entry], certified: Collection[bytes] = (), linked: Iterable[Entry] = ()) -> None:
         """Commit checked entries, all or none; on return they survive a power cut.
 
         Args:
             entries: next entries of their chains, in order.
             certified: ids of receipts among them whose certificate was found valid.
+            linked: single signed entries of other chains that these link to, kept as evidence.
 
         Raises:
             StorageError: nothing was kept.
         """
         rows = [_row(entry, certified) for entry in entries]
+        evidence = [(entry.id, codec.encode(entry)) for entry in linked]
         with self._transaction() as conn:
             conn.executemany(_INSERT, rows)
+            conn.executemany("insert or ignore into linked (id, raw) values (?,?)", evidence)
 
     def entries(self, author: PeerId, from_height: int, limit: int) -> list[Entry]:
         """At most `limit` entries of a chain, from `from_height` up."""
@@ -102,9 +105,10 @@ class Store:
             from_height = page[-1].header.height + 1
 
     def get(self, entry_id: bytes) -> Entry | None:
-        """The entry of any chain with this id."""
+        """The entry of any chain with this id, or the evidence kept under it."""
+        sql = "select raw from entries where id = ?1 union all select raw from linked where id = ?1 limit 1"
         with self._guard() as conn:
-            row = conn.execute("select raw from entries where id = ?", [entry_id]).fetchone()
+            row = conn.execute(sql, [entry_id]).fetchone()
             return None if row is None else decode_entry(row[0])
 
     def find(self, author: PeerId, kind: str, job: bytes, counterparty: bytes) -> list[Entry]:
@@ -121,7 +125,7 @@ class Store:
 
     def receipts(self, *, certified: bool) -> Iterator[Entry]:
         """All authors' receipts whose certificate was found valid (or is not needed), or those where it is not yet."""
-        sql = "select rowid, raw from entries where kind = 'receipt' and certified = ? and rowid > ? order by rowid limit ?"
+        sql = "select rowid, raw from entries where kind = 'receipt' and certified = ? and rowid > ? order by 1 limit ?"
         after = 0
         while True:
             with self._guard() as conn:
@@ -239,6 +243,7 @@ def _create(conn: sqlite3.Connection) -> None:
     db.table("entries").create_index(["id"], unique=True)
     db.table("entries").create_index(["job", "kind"])
     conn.execute("create index receipts on entries (certified) where kind = 'receipt'")
+    db.table("linked").create({"id": bytes, "raw": bytes}, pk="id", not_null=["raw"])
     db.table("forks").create({"author": bytes, "height": int, "raw": bytes}, pk=["author", "height"])
     conn.execute(f"pragma user_version = {SCHEMA:d}")
     conn.execute("commit")
