@@ -10,7 +10,9 @@ Hooks into py-libp2p 0.8.1, all of them in this file:
   that shutting down never waits for a peer that stopped reading;
 - multistream-select reads at most `NEGOTIATION_BYTES_MAX` per message, in UTF-8 (stock: any 64-bit length);
 - `MAX_WINDOW_SIZE` of Yamux (stock: 16 MiB per stream), and a buffer that enforces it;
-- the automatic identify, the auto-connector and the module-level root logger calls are off.
+- the automatic identify, identify push and the auto-connector are off: peers are found and dialled by us, never
+  because a stranger told the library of an address;
+- `swarm_connection` logs below `libp2p` (stock: through the root logger, which configures the whole process).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import libp2p.network.connection.swarm_connection as swarm_connection
 import libp2p.protocol_muxer.multiselect_communicator as multiselect_communicator
 import libp2p.stream_muxer.muxer_multistream as muxer_multistream
 import libp2p.stream_muxer.yamux.yamux as yamux
+import trio
 from libp2p import new_swarm
 from libp2p.abc import IRawConnection, ISecureConn
 from libp2p.crypto.ed25519 import create_new_key_pair
@@ -31,7 +34,9 @@ from libp2p.crypto.x25519 import create_new_key_pair as create_new_noise_key_pai
 from libp2p.custom_types import TProtocol
 from libp2p.exceptions import ParseError
 from libp2p.host.basic_host import BasicHost
+from libp2p.identity.identify_push.identify_push import ID_PUSH as IDENTIFY_PUSH
 from libp2p.io.abc import Reader
+from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
@@ -152,6 +157,16 @@ def harden() -> None:
     cast(Any, swarm_connection).logging = logging.getLogger("libp2p.network.connection")
 
 
+class NoAutoConnector(AutoConnector):
+    """The stock one dials every address it ever heard of until it has half of `max_connections`."""
+
+    async def run_background_task(self, nursery: trio.Nursery) -> None:
+        """Nothing to do in the background."""
+
+    async def maybe_connect(self) -> None:
+        """Not after a disconnect either."""
+
+
 def build_host(seed: bytes) -> tuple[BasicHost, Swarm, NoiseOnly]:
     """A host with the identity of a 32-byte Ed25519 seed; it listens nowhere yet.
 
@@ -183,9 +198,11 @@ def build_host(seed: bytes) -> tuple[BasicHost, Swarm, NoiseOnly]:
         resource_manager=_resource_manager(),
     )
     assert isinstance(swarm, Swarm)
+    swarm.auto_connector = NoAutoConnector(swarm)
     host = BasicHost(network=swarm, negotiate_timeout=HANDSHAKE_S, disable_identify_address_discovery=True)
     # who connects is proven by Noise and asked for nothing else: no identify of our own after each connection
     swarm.notifees = [n for n in swarm.notifees if type(n).__name__ != "_IdentifyNotifee"]
+    host.remove_stream_handler(IDENTIFY_PUSH)
     return host, swarm, noise
 
 
