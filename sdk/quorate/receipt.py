@@ -176,8 +176,7 @@ class _Reading:
         receipt = self.receipt
         self._check_pool()
         _require(len(receipt.commits) <= self.spec.jury_size, "commit", "more than the jury")
-        self.commits = [_open("commit", sealed, "juror.commit", JurorCommit) for sealed in receipt.commits]
-        _require(all(self._of_this_answer(commit) for commit in self.commits), "commit.job")
+        self.commits = [self._commit(sealed) for sealed in receipt.commits]
         self.jury = [sealed.author for sealed in receipt.commits]
         beacon = digest("beacon", self.job, self.promise.root, receipt.secret)
         members = [(m.peer, m.weight) for m in receipt.pool if m.peer not in (self.spec.requester, self.worker)]
@@ -201,27 +200,33 @@ class _Reading:
     def _check_keys(self) -> None:
         keys = self.receipt.keys
         _require(len(keys) == len(self.jury), "key", f"{len(keys)} keys for {len(self.jury)} jurors")
-        records = [_open("key", envelope, "keys", KeyRecord) for envelope in keys]
-        _require([envelope.author for envelope in keys] == self.jury, "key", "of another peer")
-        for record in records:
+        self.key_of: dict[bytes, bytes] = {}
+        for juror, envelope in zip(self.jury, keys, strict=True):
+            record = _open("key", envelope, "keys", KeyRecord)
+            _require(envelope.author == juror, "key", "of another peer")
             _require(self.bls.possession(record.bls, record.possession), "key.possession")
-        self.key_of = {juror: record.bls for juror, record in zip(self.jury, records, strict=True)}
+            self.key_of[juror] = record.bls
+
+    def _commit(self, sealed: Envelope) -> JurorCommit:
+        commit = _open("commit", sealed, "juror.commit", JurorCommit)
+        _require(self._of_this_answer(commit), "commit.job")
+        return commit
 
     def _of_this_answer(self, said: JurorCommit | JurorReveal) -> bool:
         return said.job == self.job and said.root == self.promise.root
 
     def check_reveals(self) -> None:
         """Checks 18 to 23: each juror opened what it had sealed, and signed its own vote."""
-        envelopes = self.receipt.reveals
-        reveals = [_open("reveal", opened, "juror.reveal", JurorReveal) for opened in envelopes]
-        authors = [opened.author for opened in envelopes]
-        _require([peer for peer in self.jury if peer in authors] == authors, "reveal.juror")
-        self.reveals = dict(zip(authors, reveals, strict=True))
-        _require(all(self._of_this_answer(reveal) for reveal in reveals), "reveal.job")
-        _require(all(_distances_fit(reveal.distances) for reveal in reveals), "reveal.distances")
         seals = {juror: commit.seal for juror, commit in zip(self.jury, self.commits, strict=True)}
-        for juror, reveal in self.reveals.items():
-            _require(_seal(juror, reveal) == seals[juror], "reveal.seal")
+        self.reveals: dict[bytes, JurorReveal] = {}
+        waiting = iter(self.jury)
+        for opened in self.receipt.reveals:
+            reveal = _open("reveal", opened, "juror.reveal", JurorReveal)
+            _require(opened.author in waiting, "reveal.juror")  # the iterator moves on, so order matters
+            _require(self._of_this_answer(reveal), "reveal.job")
+            _require(_distances_fit(reveal.distances), "reveal.distances")
+            _require(_seal(opened.author, reveal) == seals[opened.author], "reveal.seal")
+            self.reveals[opened.author] = reveal
         self.jury_hash = digest("jury", encode(self.jury))
         for juror, reveal in self.reveals.items():
             self._check_vote(juror, reveal)
@@ -252,9 +257,9 @@ class _Reading:
         )
         _require(len(self.jury) == size > 0, "certificate.jury")
         agreeing = sorted(juror for juror, reveal in self.reveals.items() if reveal.verdict == said.verdict)
-        _require(certificate.signers == agreeing, "certificate.signers")
-        _require(2 * len(agreeing) > size, "certificate.quorum")
         keys = [self.key_of[juror] for juror in agreeing]
+        _require(certificate.signers == agreeing and len(set(keys)) == len(keys), "certificate.signers")
+        _require(2 * len(agreeing) > size, "certificate.quorum")
         _require(self.bls.aggregate(keys, _message(said), certificate.signature), "certificate.signature")
 
     def summary(self, *, output_checked: bool) -> ReceiptSummary:
