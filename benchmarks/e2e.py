@@ -96,7 +96,24 @@ def _spec(kind: str, model: str, given: dict[str, Any], lane: str, seed: int) ->
     numeric = "f32" if lane == "tolerant" else "f64r32"
     blank = bytes(32)
     return JobSpec(
-        1, kind, cid, raw, lane, numeric, "", blank, seed, 0, 0, 0, PeerId(blank), blank, blank, bytes(16), 0, 2**50  # type: ignore[arg-type]  # kind and lane are literals of WORK
+        1,
+        kind,
+        cid,
+        raw,
+        lane,
+        numeric,
+        "",
+        blank,
+        seed,
+        0,
+        0,
+        0,
+        PeerId(blank),
+        blank,
+        blank,
+        bytes(16),
+        0,
+        2**50,  # type: ignore[arg-type]  # kind and lane are literals of WORK
     )
 
 

@@ -16,19 +16,20 @@ EdgeKind = Literal["work", "jury", "reject"]
 
 
 class TrustEdge(NamedTuple):
-    """`weight` is in micro-credits: positive for "work" and "jury", negative for "reject"."""
+    """`weight` is in micro-credits: positive for "work" and "jury", negative for "reject"; `count` receipts made it."""
 
     payer: PeerId
     payee: PeerId
     weight: float
     kind: EdgeKind
+    count: int
 
 
 class TrustGraph:
     """Sums of edges; feed it each verified receipt once."""
 
     def __init__(self) -> None:
-        self._sums: dict[tuple[PeerId, PeerId, EdgeKind], int] = {}
+        self._sums: dict[tuple[PeerId, PeerId, EdgeKind], tuple[int, int]] = {}
 
     def add(self, payer: PeerId, receipt: Receipt, offer: Offer) -> None:
         """Take in a receipt whose certificate is valid, with the offer that it answers."""
@@ -39,12 +40,13 @@ class TrustGraph:
 
     def _add(self, payer: PeerId, payee: PeerId, kind: EdgeKind, amount_micro: int) -> None:
         key = (payer, payee, kind)
-        self._sums[key] = self._sums.get(key, 0) + amount_micro
+        total, count = self._sums.get(key, (0, 0))
+        self._sums[key] = total + amount_micro, count + 1
 
     def edges(self, *, without: frozenset[PeerId] = frozenset()) -> list[TrustEdge]:
         """One edge per payer, payee and kind, in a stable order; none from a payer in `without`."""
         return [
-            TrustEdge(payer, payee, float(total), kind)
-            for (payer, payee, kind), total in sorted(self._sums.items())
+            TrustEdge(payer, payee, float(total), kind, count)
+            for (payer, payee, kind), (total, count) in sorted(self._sums.items())
             if payer not in without
         ]

@@ -111,7 +111,7 @@ def demo(
 def job_submit(
     kind: Annotated[str, typer.Argument(help="text.generate, image.generate or embed.text")],
     model: Annotated[str, typer.Argument(help="Name or CID of the model.")],
-    inputs: Annotated[str, typer.Argument(help="The input as JSON, e.g. '{\"prompt\": \"Once\"}'.")],
+    inputs: Annotated[str, typer.Argument(help='The input as JSON, e.g. \'{"prompt": "Once"}\'.')],
     home: Home = None,
     lane: Annotated[str, typer.Option(help="exact or tolerant")] = "tolerant",
     policy: Annotated[str, typer.Option(help="quorum:3, quorum:5, ... or none")] = "quorum:3",
@@ -161,7 +161,9 @@ def job_ls(home: Home = None, as_json: AsJson = False) -> None:
     if as_json:
         return _print(jobs)
     for job in jobs:
-        typer.echo(f"{job['id']}  {job['kind']:<15} {job['state']:<9} {job['verdict'] or '-':<9} {job['seconds']:>8.2f} s")
+        typer.echo(
+            f"{job['id']}  {job['kind']:<15} {job['state']:<9} {job['verdict'] or '-':<9} {job['seconds']:>8.2f} s"
+        )
     return None
 
 
@@ -201,7 +203,9 @@ def ledger_show(home: Home = None, as_json: AsJson = False) -> None:
         view = client.raw("GET", "/api/v1/ledger")
     if as_json:
         return _print(view)
-    typer.echo(f"balance {view['balance_micro']:,} micro-credits, reserved {view['reserved_micro']:,}, height {view['height']}")
+    typer.echo(
+        f"balance {view['balance_micro']:,} micro-credits, reserved {view['reserved_micro']:,}, height {view['height']}"
+    )
     for entry in view["entries"]:
         typer.echo(f"{entry['height']:>6}  {entry['type']:<8} {entry['summary']}")
     return None

@@ -152,7 +152,9 @@ def _progress(tasks: list[Task]) -> Table:
 
 def _show(console: Console, asker: Any, task: Task, names: dict[str, str], out: Path) -> None:
     view = task.view
-    console.print(f"\n[bold]{task.kind}[/bold]  lane {view['lane']}  {task.seconds:.2f} s  cost {view['cost_micro']:,} micro-credits")
+    console.print(
+        f"\n[bold]{task.kind}[/bold]  lane {view['lane']}  {task.seconds:.2f} s  cost {view['cost_micro']:,} micro-credits"
+    )
     if view["error"]:
         console.print(f"  [red]{view['error']['code']}[/red]: {view['error']['message']}")
     for attempt in view["attempts"]:

@@ -107,7 +107,7 @@ def render(checks: list[Check]) -> str:
 
     lines = []
     for check in checks:
-        lines.append(f"{"ok  " if check.ok else "FAIL"}  {check.name:<10} {check.finding}")
+        lines.append(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<10} {check.finding}")
         if check.fix:
             lines.append(f"      fix: {check.fix}")
     return "\n".join(lines)

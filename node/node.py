@@ -16,11 +16,14 @@ from importlib.metadata import version
 from typing import Any
 
 import trio
-
 from crdt.namespace import Namespace, author_key
 from crdt.service import Replicas, open_replicas
 from dht.record import ProviderAd
 from dht.service import Dht, open_dht
+from workloads.catalog import built_in
+from workloads.executor import ModelInfo
+from workloads.service import open_pool
+
 from ledger.service import open_ledger
 from node import intake, log
 from node.calibrations import Calibrations
@@ -46,9 +49,7 @@ from wire.codec import Wire
 from wire.envelope import Envelope
 from wire.errors import LocalError, Malformed, RemoteError, TransportError
 from wire.peer import PeerId, from_text, short, to_text
-from workloads.catalog import built_in
-from workloads.executor import ModelInfo
-from workloads.service import open_pool
+from wire.transport import Transport
 
 NAMESPACES = (
     Namespace("keys", "map", "author-keyed"),
@@ -99,7 +100,7 @@ class Node:
             "version": version("quorate-node"),
             "addresses": context.transport.addresses(),
             "models": [_model_view(model) for model in context.models],
-            "peers_connected": len(_connected(context)),
+            "peers_connected": len(_connected(context.transport)),
             "balance_micro": context.ledger.balance(),
             "roles": roles,
             "uptime_s": round(time.monotonic() - self._started, 1),
@@ -124,7 +125,7 @@ class Node:
 
     def peer_list(self) -> list[dict[str, Any]]:
         """Peers in the routing table, with what they are trusted for."""
-        connected = set(_connected(self.context))
+        connected = set(_connected(self.context.transport))
         known = connected | {contact.peer for contact in self.dht.contacts()}
         ranks = {ranked.peer: ranked for ranked in self.trust.rank(known)}
         addresses = {contact.peer: list(contact.addresses) for contact in self.dht.contacts()}
@@ -149,7 +150,7 @@ class Node:
 
     def ranking(self) -> list[dict[str, Any]]:
         """Peers in the order of our trust, with reasons."""
-        known = {contact.peer for contact in self.dht.contacts()} | set(_connected(self.context))
+        known = {contact.peer for contact in self.dht.contacts()} | set(_connected(self.context.transport))
         return [
             {"peer": to_text(r.peer), "score": r.score, "rank": r.rank, "why": r.why}
             for r in self.trust.rank(known)
@@ -257,7 +258,7 @@ class Node:
         while True:
             await trio.sleep(self.context.settings.sync_period_s)
             self.learn_keys()
-            for peer in _connected(self.context):
+            for peer in _connected(self.context.transport):
                 await self.catch_up(peer)
 
     async def catch_up(self, peer: PeerId) -> None:
@@ -270,8 +271,7 @@ class Node:
                 self.context.log.debug("not_caught_up", peer=short(peer), reason=str(exc))
 
 
-def _connected(context: Context) -> list[PeerId]:
-    transport = context.transport
+def _connected(transport: Transport) -> list[PeerId]:
     return transport.connected() if isinstance(transport, Libp2pTransport) else []
 
 
@@ -334,6 +334,7 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
                 now_ms,
                 keyring.check,
                 allowance_micro=settings.credit_limit_micro,
+                blame=blame,
             )
         )
         pool = await stack.enter_async_context(_open_pool(settings))
@@ -345,8 +346,8 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
                 identity,
                 transport,
                 now_ms,
-                NAMESPACES,
-                lambda: _connected(context),
+                namespaces=NAMESPACES,
+                peers=lambda: _connected(transport),
                 period_s=settings.sync_period_s,
                 blame=blame,
             )

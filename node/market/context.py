@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
+from workloads.executor import ModelInfo
+from workloads.service import Pool
 
 from ledger.service import Ledger
 from node.calibrations import Calibrations
@@ -14,8 +16,6 @@ from node.keys import Keyring
 from wire.errors import Busy, RemoteError
 from wire.identity import Identity
 from wire.transport import Transport
-from workloads.executor import ModelInfo
-from workloads.service import Pool
 
 
 @dataclass

@@ -30,7 +30,9 @@ class JurorService:
         answer = self._juror.rule(hearing, result)
         found = hearing.finding
         assert found is not None, "a ruled case has a finding"
-        log = context.log.bind(job=hearing.case.job.hex()[:12], requester=short(peer), worker=short(hearing.case.worker))
+        log = context.log.bind(
+            job=hearing.case.job.hex()[:12], requester=short(peer), worker=short(hearing.case.worker)
+        )
         log.info("audited", verdict=found.verdict, why=found.why)
         return answer
 

@@ -70,6 +70,8 @@ class Payer:
             entry = await self._context.ledger.settle(receipt)
             body = entry.body
             assert isinstance(body, Settle), "the ledger returns what was asked for"
-            self._context.log.info("earned", amount_micro=body.amount_micro, payer=short(body.payer), job=body.job.hex()[:12])
+            self._context.log.info(
+                "earned", amount_micro=body.amount_micro, payer=short(body.payer), job=body.job.hex()[:12]
+            )
             entries.append(entry)
         return entries

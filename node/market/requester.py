@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import trio
+from workloads.executor import NUMERICS
 
 from ledger.entry import Accept, Entry, InvalidEntry, Reason, decode_entry
 from ledger.state import InsufficientCredit
@@ -41,10 +42,9 @@ from verify.round import Outcome
 from wire import codec
 from wire.envelope import Envelope, seal, unseal
 from wire.errors import Malformed, RemoteError, StorageError, TransportError
-from wire.job import INPUTS, Commitment, JobSpec, Output, PoolMember, Trace
+from wire.job import Commitment, JobSpec, Output, PoolMember, Trace
 from wire.peer import PeerId, to_text
 from wire.transport import Channel
-from workloads.executor import NUMERICS
 
 T = TypeVar("T")
 
@@ -233,7 +233,9 @@ class Requester:
             if request.budget_micro is None or total <= request.budget_micro:
                 return choice, price, fee
             dearest = max(dearest, total)
-        raise JobFailed("insufficient_credit", f"{dearest} micro-credits with fees; the budget is {request.budget_micro}")
+        raise JobFailed(
+            "insufficient_credit", f"{dearest} micro-credits with fees; the budget is {request.budget_micro}"
+        )
 
     async def _hire(self, job: Job, plan: Plan, offer: Entry) -> Answer:
         """Have the work done.

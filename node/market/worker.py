@@ -11,6 +11,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import trio
+from workloads.executor import Event as WorkEvent
+from workloads.executor import ExecutorCrashed, Progress
+from workloads.inputs import check
 
 from ledger.entry import Entry, InvalidEntry, Offer, decode_entry
 from node.market import pricing
@@ -24,9 +27,6 @@ from wire.errors import Busy, LocalError, Malformed, RemoteError, TransportError
 from wire.job import JobSpec, Output, Trace
 from wire.peer import PeerId, short
 from wire.transport import Channel
-from workloads.executor import Event as WorkEvent
-from workloads.executor import ExecutorCrashed, Progress
-from workloads.inputs import check
 
 EVENTS_BUFFERED = 64
 

@@ -33,7 +33,11 @@ def test_demo_settles_three_jobs_and_catches_the_cheat(tmp_path: Path) -> None:
     assert report["ledger_sum"] == 0
     assert (out / "image.generate.png").read_bytes().startswith(b"\x89PNG")
     assert list(temporary.iterdir()) == [], "no home is left behind"
-    left = [p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if str(temporary) in " ".join(p.info["cmdline"] or [])]
+    left = [
+        p.info["cmdline"]
+        for p in psutil.process_iter(["cmdline"])
+        if str(temporary) in " ".join(p.info["cmdline"] or [])
+    ]
     assert left == [], "no process is left behind"
     assert tempfile.gettempdir() != str(temporary), "the demo had a temporary folder of its own"
 
