@@ -1,1 +1,1 @@
-"""Benchmarks: `make bench AREA=<area> [ARGS=--quick]` prints one JSON object per line (docs/reference/benchmarks.md)."""
+"""Benchmarks: `make bench AREA=<area> [ARGS=--quick]` prints one JSON object per line."""

@@ -3,7 +3,7 @@
     python -m benchmarks.e2e [--quick]
 
 `e2e.overhead.*` is wall seconds of a job with `quorum:3`, from submission to verdict, against one run of the model in a
-warm process; `e2e.cpu.*` is the CPU seconds of all nodes together, jurors included, against the CPU seconds of that run.
+warm process; `e2e.cpu.*` is the CPU seconds of all nodes together, jurors included, against those of that run.
 The rest is one idle node: seconds from process start to an answering API, memory and CPU of its processes.
 """
 

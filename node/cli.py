@@ -17,7 +17,7 @@ import typer
 from wire.errors import LocalError, Malformed
 
 if TYPE_CHECKING:
-    from quorate import SyncClient
+    from node.local import Local
 
 app = typer.Typer(
     name="quorate",
@@ -44,13 +44,13 @@ def _fail(message: str, code: int = 1) -> typer.Exit:
 
 
 @contextmanager
-def _client(home: Path | None) -> Iterator[SyncClient]:
-    from quorate import Client, QuorateError
+def _client(home: Path | None) -> Iterator[Local]:
+    from node.local import open_local
 
     try:
-        with Client.sync(home=home) as client:
+        with open_local(home) as client:
             yield client
-    except QuorateError as exc:
+    except LocalError as exc:
         raise _fail(str(exc)) from exc
 
 
@@ -139,7 +139,7 @@ def job_submit(
         raise typer.Exit(1)
 
 
-def _follow(client: SyncClient, job_id: str) -> Any:
+def _follow(client: Local, job_id: str) -> Any:
     for event in client.job(job_id).events():
         if event.type != "running":
             typer.echo(event.type, err=True)
@@ -161,9 +161,8 @@ def job_ls(home: Home = None, as_json: AsJson = False) -> None:
     if as_json:
         return _print(jobs)
     for job in jobs:
-        typer.echo(
-            f"{job['id']}  {job['kind']:<15} {job['state']:<9} {job['verdict'] or '-':<9} {job['seconds']:>8.2f} s"
-        )
+        state = f"{job['state']:<9} {job['verdict'] or '-':<9}"
+        typer.echo(f"{job['id']}  {job['kind']:<15} {state} {job['seconds']:>8.2f} s")
     return None
 
 
@@ -203,9 +202,8 @@ def ledger_show(home: Home = None, as_json: AsJson = False) -> None:
         view = client.raw("GET", "/api/v1/ledger")
     if as_json:
         return _print(view)
-    typer.echo(
-        f"balance {view['balance_micro']:,} micro-credits, reserved {view['reserved_micro']:,}, height {view['height']}"
-    )
+    amounts = f"balance {view['balance_micro']:,} micro-credits, reserved {view['reserved_micro']:,}"
+    typer.echo(f"{amounts}, height {view['height']}")
     for entry in view["entries"]:
         typer.echo(f"{entry['height']:>6}  {entry['type']:<8} {entry['summary']}")
     return None
@@ -228,7 +226,7 @@ def receipt_verify(
     as_json: AsJson = False,
 ) -> None:
     """Verify a receipt from the file alone: no node, no network."""
-    from quorate.receipt import main as verify
+    from quorate._receipt_cli import main as verify
 
     args = [str(receipt), *(["--output", str(output)] if output else []), *(["--json"] if as_json else [])]
     raise typer.Exit(verify(args))

@@ -42,14 +42,10 @@ class Settings(BaseSettings):
     worker_processes: int = Field(default=1, ge=1, le=64, description="Processes that run models.")
     worker_threads: int = Field(default=1, ge=1, le=256, description="Threads per model process.")
     worker_idle_s: float = Field(default=30.0, gt=0, description="Seconds after which an idle model process ends.")
-    jobs_queued_max: int = Field(
-        default=64, ge=1, description="Own jobs waiting or running before new ones are refused."
-    )
+    jobs_queued_max: int = Field(default=64, ge=1, description="Own open jobs before new ones are refused.")
     discovery_s: float = Field(default=5.0, gt=0, description="Seconds to look for enough providers before giving up.")
     accept_s: float = Field(default=5.0, gt=0, description="Seconds a worker has to accept an offer.")
-    stall_s: float = Field(
-        default=20.0, gt=0, description="Seconds without a sign of life before a worker counts as dead."
-    )
+    stall_s: float = Field(default=20.0, gt=0, description="Seconds of silence after which a worker counts as dead.")
     juror_s: float = Field(default=20.0, gt=0, description="Seconds a juror has for each of its two answers.")
     sync_period_s: float = Field(default=5.0, gt=0, description="Seconds between rounds of catching up with peers.")
     passphrase_file: Path | None = Field(default=None, description="File holding the passphrase of the key file.")

@@ -6,6 +6,7 @@ receipt files; nothing is known beforehand but which node was told to cheat.
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.live import Live
@@ -25,6 +26,7 @@ from wire.errors import LocalError
 STATES = ("queued", "matched", "running", "auditing", "settled")
 MODELS = {"text.generate": "bytes-gpt", "image.generate": "digits-ddim", "embed.text": "ngram-embed"}
 CHEAT = "fewer-steps"
+T = TypeVar("T")
 
 
 @dataclass
@@ -152,9 +154,8 @@ def _progress(tasks: list[Task]) -> Table:
 
 def _show(console: Console, asker: Any, task: Task, names: dict[str, str], out: Path) -> None:
     view = task.view
-    console.print(
-        f"\n[bold]{task.kind}[/bold]  lane {view['lane']}  {task.seconds:.2f} s  cost {view['cost_micro']:,} micro-credits"
-    )
+    cost = f"cost {view['cost_micro']:,} micro-credits"
+    console.print(f"\n[bold]{task.kind}[/bold]  lane {view['lane']}  {task.seconds:.2f} s  {cost}")
     if view["error"]:
         console.print(f"  [red]{view['error']['code']}[/red]: {view['error']['message']}")
     for attempt in view["attempts"]:
@@ -179,14 +180,20 @@ def _save(console: Console, asker: Any, task: Task, out: Path) -> None:
         job = client.job(task.view["id"])
         if "image" in output:
             path = stem.with_suffix(".png")
-            job.result().output.save(path)
+            path.write_bytes(base64.b64decode(output["image"]["png_base64"]))
             console.print(f"  picture     {path}")
         if "embeddings" in output:
             console.print(f"  embeddings  {len(output['embeddings'])} of {len(output['embeddings'][0])} numbers")
         receipt, answer = Path(f"{stem}.receipt"), Path(f"{stem}.output")
-        receipt.write_bytes(job.receipt_bytes())
-        answer.write_bytes(job.output_bytes())
+        receipt.write_bytes(_stored(job.receipt()).raw)
+        answer.write_bytes(_stored(job.output()))
     task.receipt_ok = _verify(console, task, receipt, answer)
+
+
+def _stored(value: T | None) -> T:
+    if value is None:
+        raise LocalError("the node has no receipt for a job that it settled")
+    return value
 
 
 def _verify(console: Console, task: Task, receipt: Path, answer: Path) -> bool:
@@ -222,7 +229,7 @@ def _balances(console: Console, before: dict[str, Any], after: dict[str, Any]) -
     table.add_row("sum", f"{sum(v['balance_micro'] for v in before.values()):,}", f"{total:,}", "")
     console.print()
     console.print(table)
-    return total
+    return int(total)
 
 
 def _ranking(console: Console, asker: Any, names: dict[str, str]) -> None:

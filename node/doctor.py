@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import stat
 from collections.abc import Iterator
@@ -76,14 +75,14 @@ def _node(settings: Settings) -> Iterator[Check]:
     if not path.exists():
         yield Check("node", False, "not running on this home", f"quorate up --home {settings.home}")
         return
-    from quorate import Client, QuorateError
+    from node.local import open_local
 
     try:
-        with Client.sync(home=settings.home) as client:
+        with open_local(settings.home) as client:
             about = client.raw("GET", "/api/v1/node")
             models = client.raw("GET", "/api/v1/models")["models"]
             audit = client.raw("POST", "/api/v1/ledger/audit")
-    except (QuorateError, OSError, json.JSONDecodeError) as exc:
+    except LocalError as exc:
         yield Check("node", False, str(exc), "stop the process if it hangs, then start the node again")
         return
     yield Check("node", True, f"running for {about['uptime_s']:.0f} s, peer {about['peer']}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from node import config
 from node.config import Settings
 from wire import keyfile
 from wire.errors import LocalError, StorageError
@@ -40,7 +41,7 @@ def load_or_create(settings: Settings) -> Identity:
 
 
 def _home(home: Path | None) -> Path:
-    return Settings(**({"home": home} if home else {})).home
+    return config.load({"home": home}).home
 
 
 def backup(home: Path | None, dest: Path, secret: str | None) -> None:

@@ -125,7 +125,9 @@ def _jury_size(policy: Any) -> int:
     return 0 if policy == "none" else int(policy.split(":")[1])
 
 
-def _number(body: Mapping[str, Any], name: str, kind: type, least: float, most: float, default: Any) -> Any:
+def _number(
+    body: Mapping[str, Any], name: str, kind: type[int] | type[float], least: float, most: float, default: Any
+) -> Any:
     value = body.get(name)
     if value is None:
         return default

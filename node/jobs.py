@@ -79,7 +79,7 @@ class Board:
         try:
             self._db = sqlite_utils.Database(str(path))
             self._db.enable_wal()
-            self._table = self._db["jobs"]
+            self._table = self._db.table("jobs")
             if not self._table.exists():
                 self._table.create(
                     {"id": str, "created_ms": int, "request": bytes, "plain": bytes, "output": bytes, "receipt": bytes},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ledger.ports import Finding
-from wire import certificate
+from wire.certificate import check
 from wire.envelope import Envelope
 from wire.errors import Malformed
 from wire.identity import check_key_record
@@ -40,12 +40,12 @@ class Keyring:
         """The key record of a peer, if known."""
         return self._records.get(peer)
 
-    def check(self, cert: Certificate, *, quorum: int) -> Finding:
+    def check(self, certificate: Certificate, *, quorum: int) -> Finding:
         """The ledger's `CertificateCheck`: "unknown" while a signer's key has not been seen."""
-        if any(signer not in self._keys for signer in cert.signers):
+        if any(signer not in self._keys for signer in certificate.signers):
             return "unknown"
         try:
-            certificate.check(cert, self._keys, quorum=quorum)
+            check(certificate, self._keys, quorum=quorum)
         except Malformed:
             return "invalid"
         return "valid"

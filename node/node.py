@@ -201,8 +201,8 @@ class Node:
     async def recover(self, peers: Sequence[PeerId]) -> None:
         """Clear up after an unclean stop, before anything new is signed.
 
-        Peers are asked for a longer history of ours than the disk holds (a restored backup); then nothing stays reserved
-        for a job that nobody drives any more.
+        Peers are asked for a longer history of ours than the disk holds (a restored backup); then nothing stays
+        reserved for a job that nobody drives any more.
         """
         if self.context.ledger.unclean:
             with trio.move_on_after(RECOVER_S):
@@ -254,7 +254,7 @@ class Node:
         )
 
     async def catch_up_forever(self) -> None:
-        """Fetch what is new on the chains of peers we are connected with, settle what they owe us, learn whom they trust."""
+        """Fetch what is new on the chains of connected peers, settle what they owe us, learn whom they trust."""
         while True:
             await trio.sleep(self.context.settings.sync_period_s)
             self.learn_keys()

@@ -17,7 +17,7 @@ def _no_network(event: str, _: tuple[Any, ...]) -> None:
 def main() -> int:
     """Verify as `python -m quorate.receipt`, without a network."""
     sys.addaudithook(_no_network)
-    from quorate.receipt import main as verify
+    from quorate._receipt_cli import main as verify
 
     return verify(sys.argv[1:])
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from wire.errors import LocalError
 
 if TYPE_CHECKING:
-    from quorate import SyncClient
+    from node.local import Local
 
 START_S = 60.0
 STOP_S = 5.0
@@ -43,11 +44,11 @@ class Member:
         """Whether its process runs."""
         return self.process is not None and self.process.poll() is None
 
-    def client(self) -> SyncClient:
+    def client(self) -> AbstractContextManager[Local]:
         """A client of this node."""
-        from quorate import Client
+        from node.local import open_local
 
-        return Client.sync(home=self.home)
+        return open_local(self.home)
 
     def log(self) -> str:
         """What the node logged."""
@@ -139,7 +140,7 @@ class Swarm:
 
 
 def six(cheat: str = "", options: list[str] | None = None) -> Swarm:
-    """Six members, not started: a requester, four honest providers and, with `cheat`, a cheap one that cheats at images."""
+    """Six members, not started; with `cheat` the last one is cheap and cheats at images."""
     root = Path(tempfile.mkdtemp(prefix="quorate-"))
     swarm = Swarm(root)
     for name in ("ada", "bela", "chen", "dara", "emil", "finn"):

@@ -30,10 +30,8 @@ class JurorService:
         answer = self._juror.rule(hearing, result)
         found = hearing.finding
         assert found is not None, "a ruled case has a finding"
-        log = context.log.bind(
-            job=hearing.case.job.hex()[:12], requester=short(peer), worker=short(hearing.case.worker)
-        )
-        log.info("audited", verdict=found.verdict, why=found.why)
+        log = context.log.bind(job=hearing.case.job.hex()[:12], requester=short(peer))
+        log.info("audited", worker=short(hearing.case.worker), verdict=found.verdict, why=found.why)
         return answer
 
     async def _recompute(self, hearing: Hearing) -> Expected | Finding:

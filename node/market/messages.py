@@ -1,12 +1,15 @@
 """Frames of the market's protocols, each a tagged struct so that one decode accepts exactly what may come.
 
 `/quorate/job/1`, a channel: requester to worker Hire, Reveal; worker to requester Hired, Working, Committed,
-Delivered, Declined. `/quorate/audit/1` and `/quorate/reveal/1`, requester to juror, one call each: the messages are those
-of `verify.messages`. `/quorate/paid/1`, payer to payee, one call: Paid, answered by Settled. See docs/spec/market.md.
+Delivered, Declined. `/quorate/audit/1` and `/quorate/reveal/1`, requester to juror, one call each: the messages are
+those of `verify.messages`. `/quorate/paid/1`, payer to payee, one call: Paid, answered by Settled. See docs/spec/market.md.
 """
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+from wire import codec
 from wire.codec import Wire
 from wire.envelope import Envelope
 from wire.job import Output, Trace
@@ -82,3 +85,13 @@ class Settled(Wire, frozen=True):
 
 
 FromWorker = Hired | Working | Committed | Delivered | Declined
+
+
+def decode_from_worker(frame: bytes) -> FromWorker:
+    """What a worker may send.
+
+    Raises:
+        Malformed: anything else.
+    """
+    message: FromWorker = codec.decode(cast(Any, FromWorker), frame)
+    return message

@@ -70,8 +70,7 @@ class Payer:
             entry = await self._context.ledger.settle(receipt)
             body = entry.body
             assert isinstance(body, Settle), "the ledger returns what was asked for"
-            self._context.log.info(
-                "earned", amount_micro=body.amount_micro, payer=short(body.payer), job=body.job.hex()[:12]
-            )
+            log = self._context.log.bind(job=body.job.hex()[:12], payer=short(body.payer))
+            log.info("earned", amount_micro=body.amount_micro)
             entries.append(entry)
         return entries

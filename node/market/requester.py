@@ -31,6 +31,7 @@ from node.market.messages import (
     Hired,
     Reveal,
     Working,
+    decode_from_worker,
 )
 from node.market.payer import Payer
 from recommend.rank import Choice
@@ -233,9 +234,8 @@ class Requester:
             if request.budget_micro is None or total <= request.budget_micro:
                 return choice, price, fee
             dearest = max(dearest, total)
-        raise JobFailed(
-            "insufficient_credit", f"{dearest} micro-credits with fees; the budget is {request.budget_micro}"
-        )
+        budget = f"the budget is {request.budget_micro}"
+        raise JobFailed("insufficient_credit", f"{dearest} micro-credits with fees; {budget}")
 
     async def _hire(self, job: Job, plan: Plan, offer: Entry) -> Answer:
         """Have the work done.
@@ -271,7 +271,7 @@ class Requester:
         self._board.update(job, "running")
         while True:
             with trio.fail_after(settings.stall_s):
-                frame = codec.decode(FromWorker, await channel.receive())  # type: ignore[arg-type]  # a union of structs
+                frame = decode_from_worker(await channel.receive())
             if isinstance(frame, Working):
                 self._board.event(job, "running", done=frame.done, total=frame.total, text=frame.text)
             elif isinstance(frame, Committed):
@@ -323,7 +323,7 @@ def _ask(plan: Plan, answer: Answer) -> JuryAsk:
 async def _expect(channel: Channel, kind: type[T], within_s: float) -> T:
     """The next frame, which must be of `kind`."""
     with trio.fail_after(within_s):
-        frame = codec.decode(FromWorker, await channel.receive())  # type: ignore[arg-type]  # a union of structs
+        frame = decode_from_worker(await channel.receive())
     if not isinstance(frame, kind):
         raise _unexpected(channel, frame)
     return frame

@@ -180,7 +180,7 @@ def test_killed_at_twenty_moments_nothing_is_lost_or_spent_twice(swarm: Swarm) -
                 pass
     assert _until_conserved(swarm) == 0, f"seed {seed}"
     reports = _audits(swarm)
-    assert {name: report["issues"] for name, report in reports.items()} == dict.fromkeys(reports, []), f"seed {seed}"
+    assert [name for name, report in reports.items() if report["issues"]] == [], f"seed {seed}: {reports}"
     assert all(_ledger(member)["reserved_micro"] == 0 for member in swarm.members), f"seed {seed}"
     logs = "".join(member.log() for member in swarm.members)
     assert "fork" not in logs, f"seed {seed}: no honest node is accused"
