@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from wire.errors import ChannelClosed, FrameTooLarge, LocalError, Malformed, RemoteError, Unreachable
 from wire.limits import CHANNELS_PER_PEER_MAX, FRAME_BYTES_MAX
@@ -191,7 +192,7 @@ async def test_closing_ends_a_receive_that_waits(pair: Any) -> None:
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
-            await trio.testing.wait_all_tasks_blocked(0.01)
+            await wait_all_tasks_blocked(0.01)
             await channel.aclose()
 
 
