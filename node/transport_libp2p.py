@@ -1,6 +1,6 @@
 """The Transport seam over py-libp2p: TCP, Noise and Yamux between authenticated peers.
 
-    async with open_transport(seed, listen=["/ip4/127.0.0.1/tcp/0"], blame=blame) as transport:
+    async with open_transport(identity, listen=["/ip4/127.0.0.1/tcp/0"], blame=blame) as transport:
         transport.serve("/echo/1", handler)
         channel = await transport.open(peer, "/echo/1")
 
@@ -28,6 +28,7 @@ from multiaddr.exceptions import Error as MultiaddrError
 from node.channel_libp2p import LOST, Libp2pChannel
 from node.libp2p_host import NoiseOnly, build_host, libp2p_id, peer_id
 from wire.errors import LocalError, TransportError, Unreachable
+from wire.identity import Identity
 from wire.limits import ADDRESSES_PER_PEER_MAX, CHANNELS_PER_PEER_MAX
 from wire.peer import PeerId, short, to_text
 from wire.serving import Blame, Bug, run_handler
@@ -252,8 +253,8 @@ class Libp2pTransport:
 
     # ---- closing
 
-    async def aclose(self, noise: NoiseOnly) -> None:
-        """Close all connections, in order if they let us, within `GOODBYE_S`."""
+    async def shut(self, noise: NoiseOnly) -> None:
+        """Close all connections, in order if they let us, within `GOODBYE_S`; `open_transport` calls it."""
         self._closing = True
         self._nursery.cancel_scope.cancel()
         with trio.CancelScope(shield=True):
@@ -269,12 +270,16 @@ class Libp2pTransport:
 
 @asynccontextmanager
 async def open_transport(
-    seed: bytes, *, listen: Sequence[str] = ("/ip4/127.0.0.1/tcp/0",), blame: Blame, on_bug: Bug | None = None
+    identity: Identity | bytes,
+    *,
+    listen: Sequence[str] = ("/ip4/127.0.0.1/tcp/0",),
+    blame: Blame,
+    on_bug: Bug | None = None,
 ) -> AsyncIterator[Libp2pTransport]:
     """A running transport; leaving the scope closes every connection and ends every handler within a second.
 
     Args:
-        seed: 32-byte Ed25519 private seed; its public key is the peer identity.
+        identity: who we are; also taken is a bare Ed25519 private seed of 32 bytes.
         listen: multiaddrs to listen on; port 0 picks a free one, an empty list only dials.
         blame: told of every peer whose frames made a handler raise `RemoteError` or `Malformed`.
         on_bug: told of any other exception of a handler; without it such an exception ends the transport.
@@ -282,7 +287,7 @@ async def open_transport(
     Raises:
         LocalError: an address cannot be listened on.
     """
-    host, swarm, noise = build_host(seed)
+    host, swarm, noise = build_host(identity if isinstance(identity, bytes) else identity.ed25519_seed)
     async with host.run([]), trio.open_nursery() as nursery:
         transport = Libp2pTransport(host, swarm, nursery, blame=blame, on_bug=on_bug)
         try:
@@ -291,4 +296,4 @@ async def open_transport(
                     raise LocalError(f"cannot listen on {address}")
             yield transport
         finally:
-            await transport.aclose(noise)
+            await transport.shut(noise)

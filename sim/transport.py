@@ -154,12 +154,6 @@ class SimTransport:
 
     # ---- closing
 
-    async def aclose(self) -> None:
-        """End every channel in order; handlers end with the nursery."""
-        self._nursery.cancel_scope.cancel()
-        self.crash()
-        await trio.lowlevel.cancel_shielded_checkpoint()
-
     def crash(self) -> None:
         """End every channel at once."""
         if self._directory.alive.get(self._number) is self:

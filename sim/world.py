@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 
 import trio
 import trio.testing
-from nacl.signing import SigningKey
 
 from sim.determinism import deterministic_scheduling
 from sim.faults import CALM, Faults
@@ -29,6 +28,7 @@ from sim.network import SimNetwork
 from sim.transport import Directory, SimTransport, address_of
 from wire.errors import RemoteError
 from wire.hashing import digest
+from wire.identity import Identity
 from wire.peer import PeerId
 from wire.serving import Bug
 
@@ -49,8 +49,8 @@ class SimNode:
     def __init__(self, world: World, number: int, seed: bytes) -> None:
         self._world = world
         self.number = number
-        self.ed25519_seed = seed
-        self.peer = PeerId(bytes(SigningKey(seed).verify_key))
+        self.identity = Identity.from_seed(seed)
+        self.peer = self.identity.peer
         self.random = Random(seed)
         self.disk: dict[str, Any] = {}
         self.blamed: list[RemoteError] = []

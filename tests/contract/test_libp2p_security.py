@@ -193,7 +193,9 @@ def resident_bytes() -> int:
     return pages * 4096
 
 
-@pytest.mark.parametrize("length", [8 << 30, NEGOTIATION_BYTES_MAX + 1], ids=["8 GiB", "one too many"])
+@pytest.mark.parametrize(
+    "length", [8 << 30, 64 << 20, NEGOTIATION_BYTES_MAX + 1], ids=["8 GiB", "64 MiB", "1025 bytes"]
+)
 async def test_a_negotiation_message_is_bounded_before_anyone_is_known(bob: Libp2pTransport, length: int) -> None:
     """Stock py-libp2p buffered what an unauthenticated stranger sent, up to 64 bits of length."""
     stream = await trio.open_tcp_stream("127.0.0.1", port_of(bob))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from wire.errors import ChannelClosed, FrameTooLarge, LocalError, Malformed, RemoteError, Unreachable
 from wire.limits import CHANNELS_PER_PEER_MAX, FRAME_BYTES_MAX
@@ -191,7 +192,7 @@ async def test_closing_ends_a_receive_that_waits(pair: Any) -> None:
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
-            await trio.testing.wait_all_tasks_blocked(0.01)
+            await wait_all_tasks_blocked(0.01)
             await channel.aclose()
 
 
@@ -381,11 +382,56 @@ async def test_a_cancelled_send_is_sent_whole_or_ends_the_channel(pair: Any) -> 
                 break
             sent.append(frame)
     go.set()
-    await channel.aclose()
     with trio.fail_after(20):
+        try:
+            await channel.send(b"last")
+            sent.append(b"last")
+        except ChannelClosed:
+            broken = True
+        await channel.aclose()
         await done.wait()
-    assert got == sent[: len(got)]
-    assert broken or len(got) == len(sent)
+    assert got == (sent[: len(got)] if broken else sent)
+
+
+async def test_a_send_cancelled_at_any_step_leaves_the_channel_untouched_or_closed(pair: Any) -> None:
+    """Cancel after 0, 1, 2, ... turns of the scheduler; what arrives is always a whole frame that was sent."""
+    pair.bob.serve(ECHO, echo)
+    frame = bytes(600_000)
+    untouched = ended = whole = 0
+    for turns in (*range(0, 60, 2), 400, 10_000):
+        channel = await pair.alice.open(pair.bob.peer, ECHO)
+        sent = await _send_for(channel, frame, turns)
+        try:
+            with trio.fail_after(10):
+                await channel.send(b"after")
+                first = await channel.receive()
+                assert first == (frame if sent else b"after")
+                whole += sent
+                untouched += not sent
+        except ChannelClosed:
+            assert not sent
+            ended += 1
+        await channel.aclose()
+    assert untouched > 0
+    assert whole > 0
+    assert untouched + ended + whole == 32
+
+
+async def _send_for(channel: Channel, frame: bytes, turns: int) -> bool:
+    """Send, but cancel after so many turns; whether the send returned."""
+    sent = False
+
+    async def send() -> None:
+        nonlocal sent
+        await channel.send(frame)
+        sent = True
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        for _ in range(turns):
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    return sent
 
 
 async def test_a_send_cancelled_before_it_begins_leaves_the_channel_usable(pair: Any) -> None:
