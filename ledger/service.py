@@ -1,14 +1,14 @@
 """The ledger of a node: one writer with group commit, replicas of other chains, and the sync protocol.
 
-Concurrent appends share one durable transaction (at most `GROUP_MAX` requests; whatever queued up while the last commit
-ran), and each returns only after that commit. Reads see committed state only.
+An append returns only after the commit that holds it. What others signed is verified before it is kept, and whoever
+served or signed something that breaks a rule is named in the error.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -16,16 +16,16 @@ from typing import TypeVar
 import trio
 
 from ledger import sync
-from ledger.audit import Audit, audit_chain
-from ledger.edges import TrustEdge
 from ledger.entry import Accept, Body, Entry, InvalidEntry, Offer, Reason, Receipt, Release, Settle, Verdict
 from ledger.fork import ForkProof
+from ledger.group import RETRY_S, GroupCommit
 from ledger.ports import CertificateCheck, RunSync
 from ledger.replica import CachedCheck, Ingested, Replicas
 from ledger.rules import owed
-from ledger.state import ALLOWANCE_MICRO, JobState, Totals
+from ledger.state import ALLOWANCE_MICRO
 from ledger.store import Store, open_store
 from ledger.sync import PROTOCOL, PULL_ENTRIES_MAX, Fetch, Page, Pulled
+from ledger.view import View
 from ledger.writer import OwnChain, Request, Result
 from wire import codec
 from wire.call import answer_calls, call
@@ -37,10 +37,7 @@ from wire.transport import Transport
 
 T = TypeVar("T")
 
-QUEUE_MAX = 1024
-GROUP_MAX = 256
 SERVED_MAX = 16
-RETRY_S = 0.5
 ANSWER_TIMEOUT_S = 10.0
 ANOTHER_HISTORY = "another history of the own chain exists (restored backup? copied key?); this ledger signs no more"
 
@@ -48,19 +45,6 @@ ANOTHER_HISTORY = "another history of the own chain exists (restored backup? cop
 async def in_thread(function: Callable[[], T], /) -> T:
     """Run a blocking function in a worker thread (the default `RunSync`)."""
     return await trio.to_thread.run_sync(function)
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """An append on its way; `result` is set when `done` is."""
-
-    request: Request
-    done: trio.Event = field(default_factory=trio.Event)
-    result: Result | None = None
-
-    def answer(self, result: Result) -> None:
-        self.result = result
-        self.done.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +56,7 @@ class Recovered:
     answered: tuple[PeerId, ...]
 
 
-class Ledger:
+class Ledger(View):
     """A node's ledger; made by `open_ledger`."""
 
     def __init__(
@@ -80,21 +64,17 @@ class Ledger:
         store: Store,
         own: OwnChain,
         replicas: Replicas,
-        peer: PeerId,
-        transport: Transport | None,
-        now_ms: Callable[[], int],
         certify: CertificateCheck,
+        now_ms: Callable[[], int],
+        run: RunSync,
+        transport: Transport | None,
+        *,
         allowance_micro: int,
         unclean: bool,
-        run: RunSync,
     ) -> None:
-        self.peer = peer
-        self.unclean = unclean
-        self._store, self._own, self._replicas = store, own, replicas
-        self._transport, self._now_ms, self._certify, self._run = transport, now_ms, certify, run
-        self._allowance_micro = allowance_micro
-        self._lock = trio.Lock()
-        self._send, self._receive = trio.open_memory_channel[_Waiting](QUEUE_MAX)
+        super().__init__(store, own, replicas, certify, now_ms, run, allowance_micro=allowance_micro, unclean=unclean)
+        self._transport = transport
+        self._group = GroupCommit(self._commit)
         self._serving = 0
 
     # -- own chain -----------------------------------------------------------------------------------------------
@@ -220,107 +200,11 @@ class Ledger:
             StorageError: the disk; nothing was kept.
             Busy: too many appends are waiting.
         """
-        waiting = _Waiting(Request(tuple(bodies), tuple(linked)))
-        try:
-            self._send.send_nowait(waiting)
-        except trio.WouldBlock:
-            raise Busy(RETRY_S, "the ledger's queue is full") from None
-        except (trio.ClosedResourceError, trio.BrokenResourceError):
-            raise LocalError("the ledger is closed") from None
-        await waiting.done.wait()
-        assert waiting.result is not None, "an answered request has a result"
-        if isinstance(waiting.result, LocalError):
-            raise waiting.result
-        return list(waiting.result)
+        return await self._group.submit(Request(tuple(bodies), tuple(linked)))
 
     async def _append_one(self, body: Body, *linked: Entry) -> Entry:
         (entry,) = await self.append([body], linked)
         return entry
-
-    # -- reading -------------------------------------------------------------------------------------------------
-
-    def balance(self) -> int:
-        """Own earnings less own debts, in micro-credits."""
-        return self._own.totals.balance_micro
-
-    def reserved(self) -> int:
-        """Micro-credits held back by own open offers."""
-        return self._own.totals.reserved_micro
-
-    def available(self) -> int:
-        """Micro-credits that may still be offered: allowance + balance - reserved."""
-        return self._own.totals.available_micro(self._allowance_micro)
-
-    def head(self, author: PeerId | None = None) -> int:
-        """How many entries of a chain are kept; the own chain if no author is named."""
-        if author is None or author == self.peer:
-            return self._own.totals.height
-        return self._replicas.heights.get(author, 0)
-
-    def head_id(self) -> bytes:
-        """Id of the last own entry; zeros if there is none."""
-        return self._own.totals.head
-
-    def authors(self) -> list[PeerId]:
-        """Everyone of whose chain something is kept, this node included once it has written."""
-        return sorted({*self._replicas.heights, *([self.peer] if self._own.totals.height else [])})
-
-    def job(self, job: bytes) -> JobState | None:
-        """What the own chain says about a job."""
-        return self._own.book.jobs.get(job)
-
-    def open_offers(self) -> list[tuple[bytes, Offer]]:
-        """Own offers that still reserve credit, as (entry id, offer): what a restarted node must finish or release."""
-        offers = list(self._own.book.offers.items())
-        return [(key, record.offer) for key, record in offers if record.state == "open"]
-
-    def trust_edges(self) -> list[TrustEdge]:
-        """Edges from payers to payees over all receipts with a valid certificate, proven forkers' receipts left out."""
-        return self._replicas.graph.edges(without=self._replicas.forkers)
-
-    def forkers(self) -> frozenset[PeerId]:
-        """Peers against whom a fork proof is kept."""
-        return self._replicas.forkers
-
-    async def entries(self, author: PeerId, from_height: int = 0, limit: int = 100) -> list[Entry]:
-        """At most `limit` kept entries of a chain from `from_height` up."""
-        return await self._run(partial(self._store.entries, author, from_height, limit))
-
-    async def entry(self, entry_id: bytes) -> Entry | None:
-        """The kept entry with this id, of any chain."""
-        return await self._get(entry_id)
-
-    async def forks(self, author: PeerId | None = None) -> list[ForkProof]:
-        """The fork proofs kept, against one author or all."""
-        return await self._run(partial(self._store.forks, author))
-
-    async def credit(self, author: PeerId) -> Totals:
-        """Another peer's totals as far as kept chains prove them."""
-        async with self._lock:
-            return await self._run(partial(self._replicas.credit, author))
-
-    async def unsettled(self) -> list[Entry]:
-        """Certified receipts that owe this node something it has not settled: what a restarted node must settle."""
-
-        def search() -> list[Entry]:
-            return [entry for entry in self._store.receipts(certified=True) if self._owes_us(entry)]
-
-        return await self._run(search)
-
-    async def audit(self, author: PeerId | None = None) -> Audit:
-        """Check a kept chain from genesis, signatures and certificates included."""
-        author = self.peer if author is None else author
-        return await self._run(
-            lambda: audit_chain(author, self._store.replay(author), self._certify, self._store.get, self._now_ms())
-        )
-
-    def _owes_us(self, entry: Entry) -> bool:
-        receipt = entry.body
-        assert isinstance(receipt, Receipt), "the store lists receipts only"
-        return entry.id not in self._own.book.settles and any(part.peer == self.peer for part in receipt.payments)
-
-    async def _get(self, entry_id: bytes) -> Entry | None:
-        return await self._run(partial(self._store.get, entry_id))
 
     def _refuse_forker(self, peer: PeerId) -> None:
         if peer in self._replicas.forkers:
@@ -405,36 +289,9 @@ class Ledger:
 
     # -- tasks ---------------------------------------------------------------------------------------------------
 
-    async def _write_forever(self) -> None:
-        """Commit what is waiting, a group at a time, until the queue is closed."""
-        try:
-            async for first in self._receive:
-                group = [first]
-                while len(group) < GROUP_MAX:
-                    try:
-                        group.append(self._receive.receive_nowait())
-                    except (trio.WouldBlock, trio.EndOfChannel):
-                        break
-                await self._commit(group)
-        finally:
-            self._refuse_waiting()
-
-    def _refuse_waiting(self) -> None:
-        with suppress(trio.WouldBlock, trio.EndOfChannel):
-            while True:
-                self._receive.receive_nowait().answer(LocalError("the ledger is closed"))
-        self._receive.close()
-
-    async def _commit(self, group: list[_Waiting]) -> None:
-        results: Sequence[Result] = [LocalError("the ledger was stopped")] * len(group)
-        try:
-            async with self._lock:
-                results = await self._run(partial(self._commit_now, [waiting.request for waiting in group]))
-        except StorageError as exc:
-            results = [exc] * len(group)
-        finally:
-            for waiting, result in zip(group, results, strict=True):
-                waiting.answer(result)
+    async def _commit(self, requests: list[Request]) -> list[Result]:
+        async with self._lock:
+            return await self._run(partial(self._commit_now, requests))
 
     def _commit_now(self, requests: list[Request]) -> list[Result]:
         results, fresh = self._own.commit(requests)
@@ -499,15 +356,17 @@ async def open_ledger(
         return store, own, replicas, clean
 
     store, own, replicas, clean = await run(load)
-    ledger = Ledger(store, own, replicas, signer.peer, transport, now_ms, certify, allowance_micro, not clean, run)
+    ledger = Ledger(
+        store, own, replicas, certify, now_ms, run, transport, allowance_micro=allowance_micro, unclean=not clean
+    )
     finished = False
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(ledger._write_forever)
+            nursery.start_soon(ledger._group.run)
             if transport is not None:
                 transport.serve(PROTOCOL, answer_calls(Fetch, ledger._answer, blame))
             yield ledger
-            ledger._send.close()
+            ledger._group.close()
         finished = True
     finally:
         store.close(clean=finished)

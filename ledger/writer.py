@@ -57,6 +57,7 @@ class OwnChain:
         certify: CertificateCheck,
         allowance_micro: int = ALLOWANCE_MICRO,
     ) -> None:
+        self.peer = signer.peer
         self._store = store
         self._signer = signer
         self._now_ms = now_ms
