@@ -9,13 +9,14 @@ thresholds by a stated gap; else nothing may be called checked by it. Format: do
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from wire import codec
 from wire.codec import Wire
-from wire.errors import LocalError
+from wire.errors import LocalError, Malformed
 from wire.hashing import digest
 from wire.job import Kind, Lane
 
@@ -191,3 +192,35 @@ def _cell(name: str, cheat: CheatRuns, thresholds: Distances, gap: float) -> Che
     runs = len(scores) + cheat.refused
     detected = cheat.refused + sum(each > 1 for each in scores)
     return CheatCell(name, runs, cheat.refused, detected, mildest, minima, runs > 0 and mildest >= gap)
+
+
+def to_json(record: Calibration) -> str:
+    """The record as committed: an object with the fields by name."""
+    return json.dumps(_named(record), indent=1, sort_keys=True) + "\n"
+
+
+def _named(value: object) -> object:
+    if isinstance(value, Wire):
+        return {name: _named(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, list):
+        return [_named(each) for each in value]
+    return value
+
+
+def from_json(text: str) -> Calibration:
+    """The record that `to_json` wrote.
+
+    Raises:
+        Malformed: not JSON, a field missing, unknown or of another type, or another version.
+    """
+    try:
+        fields = json.loads(text)
+        groups = [HonestGroup(**group) for group in fields.pop("groups")]
+        cheats = [CheatCell(**cell) for cell in fields.pop("cheats")]
+        record = Calibration(**fields, groups=groups, cheats=cheats)
+    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+        raise Malformed(f"not a calibration record: {exc}") from exc
+    record = codec.decode(Calibration, codec.encode(record))
+    if record.version != VERSION:
+        raise Malformed(f"calibration record of version {record.version}")
+    return record

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from verify.faults import ExpectedUnusable, Refused
 from verify.fingerprints.base import Fingerprint
 from wire import codec
+from wire.errors import Malformed
 from wire.hashing import digest
 from wire.job import Expected, Output, Trace, VerdictWord
 
@@ -32,9 +33,10 @@ class Finding:
     why: str = ""
 
 
-def refused(exc: Refused) -> Finding:
-    """Reject what cannot be compared; the distance `refused.<code>` says so in the reveal."""
-    return Finding("reject", {f"refused.{exc.code}": 1.0}, why=str(exc))
+def refused(exc: Malformed) -> Finding:
+    """Reject what cannot be compared, or what an executor calls impossible; `refused.<code>` says so in the reveal."""
+    code = exc.code if isinstance(exc, Refused) else "claim"
+    return Finding("reject", {f"refused.{code}": 1.0}, why=str(exc))
 
 
 def abstain(why: str) -> Finding:

@@ -18,13 +18,16 @@ RESOLUTION = {"mismatch": 0.0}
 
 
 def compare(output: Output, trace: Trace, expected: Expected) -> dict[str, float]:
-    """`mismatch`: the share of tensors whose dtype, shape or bytes differ (0 is equality).
+    """`mismatch`: the share of tensors that are missing or whose dtype, shape or bytes differ (0 is equality).
 
     Raises:
         ExpectedUnusable: our own run lacks one of the tensors, or returned an ill-formed one.
     """
+    if not expected.tensors:
+        raise ExpectedUnusable("the executor returned nothing")
     pairs = list(output.tensors.items()) + list(trace.tensors.items())
-    differing = 0
+    absent = set(expected.tensors) - {name for name, _ in pairs}
+    differing = len(absent)
     for name, tensor in pairs:
         if name not in expected.tensors:
             raise ExpectedUnusable(f"the executor returned no {name!r}")
@@ -34,7 +37,7 @@ def compare(output: Output, trace: Trace, expected: Expected) -> dict[str, float
         except Malformed as exc:
             raise ExpectedUnusable(f"{name}: {exc}") from exc
         differing += _sha256(tensor) != _sha256(own)
-    return {"mismatch": differing / len(pairs) if pairs else 1.0}
+    return {"mismatch": differing / (len(pairs) + len(absent))}
 
 
 def _sha256(tensor: Tensor) -> bytes:
