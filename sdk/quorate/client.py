@@ -17,7 +17,7 @@ from quorate.errors import JobTimeout, NodeUnreachable, NotFound
 from quorate.kinds import Request
 from quorate.outputs import Output
 from quorate.receipt import Receipt
-from quorate.results import Result, check_ended_well, conclude, typed
+from quorate.results import Result, check_ended_well, check_receipt, conclude, typed
 from quorate.views import Audit, Event, JobView, Ledger, Model, Node, Peer, Ranked
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class Job(Generic[O]):
             allow_unaudited: return an answer that no quorum vouches for instead of raising; if None, only for a job
                 that was submitted with policy "none".
             timeout_s: longest wait, in seconds; the job goes on at the node after it.
-            verify: verify the receipt offline before returning, bound to the answer.
+            verify: verify the receipt offline before returning, bound to the answer and its verdict.
 
         Raises:
             VerificationFailed: the jury rejected the answer.
@@ -249,9 +249,10 @@ class Job(Generic[O]):
             output_raw = await self.output()
         if scope.cancelled_caught:
             raise JobTimeout(f"job {self.id[:16]} has not ended after {timeout_s:g} s", code="timeout", job=self.view)
-        if verify and receipt is not None:
-            await anyio.to_thread.run_sync(lambda: receipt.verify(output=output_raw))
-        return typed(conclude(self.view, receipt, output_raw))
+        result = conclude(self.view, receipt, output_raw)
+        if verify:
+            await anyio.to_thread.run_sync(check_receipt, result)
+        return typed(result)
 
 
 class EventStream:

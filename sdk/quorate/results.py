@@ -7,7 +7,7 @@ from statistics import median
 from typing import Generic, TypeVar, cast
 
 from quorate._calls import named_error
-from quorate.errors import JobCancelled, JobFailed, NodeFault, Unaudited, VerificationFailed
+from quorate.errors import InvalidReceipt, JobCancelled, JobFailed, NodeFault, Unaudited, VerificationFailed
 from quorate.outputs import Output, read_output
 from quorate.receipt import Receipt
 from quorate.views import Attempt, JobView, JurorView
@@ -93,6 +93,19 @@ def conclude(view: JobView, receipt: Receipt | None, output_raw: bytes | None) -
         receipt=receipt,
         seconds=view.seconds or 0.0,
     )
+
+
+def check_receipt(result: Result[Output]) -> None:
+    """Nothing, if the result's receipt holds, for its very bytes and its verdict.
+
+    Raises:
+        InvalidReceipt: `missing` if there is no receipt or no answer to compare, `verdict` if it says something else.
+    """
+    if result.receipt is None or result.output_raw is None:
+        raise InvalidReceipt("missing", "the node gave no receipt, or not the bytes of the answer")
+    summary = result.receipt.verify(output=result.output_raw)
+    if summary.verdict != result.verdict:
+        raise InvalidReceipt("verdict", f"the node says {result.verdict}, the receipt {summary.verdict}")
 
 
 def majority_distances(view: JobView) -> dict[str, float]:

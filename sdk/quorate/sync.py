@@ -18,7 +18,7 @@ from quorate.errors import JobTimeout, NodeUnreachable, NotFound
 from quorate.kinds import Request
 from quorate.outputs import Output
 from quorate.receipt import Receipt
-from quorate.results import Result, check_ended_well, conclude, typed
+from quorate.results import Result, check_ended_well, check_receipt, conclude, typed
 from quorate.views import Audit, Event, JobView, Ledger, Model, Node, Peer, Ranked
 
 if TYPE_CHECKING:
@@ -190,9 +190,10 @@ class SyncJob(Generic[O]):
             raise
         check_ended_well(self.refresh(), allow_unaudited=allowed)
         receipt, output_raw = self.receipt(), self.output()
-        if verify and receipt is not None:
-            receipt.verify(output=output_raw)
-        return typed(conclude(self.view, receipt, output_raw))
+        result = conclude(self.view, receipt, output_raw)
+        if verify:
+            check_receipt(result)
+        return typed(result)
 
 
 class SyncEventStream:
