@@ -1,0 +1,223 @@
+"""Nodes with real files on an in-memory network, under a virtual clock."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from crdt.limits import PAGE_OPS_MAX
+from crdt.namespace import Namespace, author_key
+from crdt.op import MapSet, SetAdd
+from crdt.service import Replicas, open_replicas, run_inline
+from crdt.sync import PROTOCOL, Page, Pull, Push, Pushed, Request
+from tests.crdt.helpers import NOW_MS, Key, Net, signed
+from wire.call import Refused, call
+from wire.errors import LocalError, RemoteError, StorageError
+from wire.peer import PeerId
+
+NAMESPACES = (Namespace("models", "map", "author-keyed"), Namespace("tags", "set"))
+PERIOD_S = 2.0
+
+
+def now_ms() -> int:
+    return NOW_MS + round(trio.current_time() * 1000)
+
+
+@dataclass
+class World:
+    net: Net
+    folder: Path
+    keys: dict[str, Key] = field(default_factory=dict)
+    faults: list[RemoteError] = field(default_factory=list)
+
+    def peers(self) -> list[PeerId]:
+        return [key.peer for key in self.keys.values()]
+
+    @asynccontextmanager
+    async def node(self, name: str, namespaces: Sequence[Namespace] = NAMESPACES) -> AsyncIterator[Replicas]:
+        key = self.keys.setdefault(name, Key(name))
+        async with open_replicas(
+            self.folder / f"{name}.db",
+            key,
+            self.net.transport(key.peer),
+            now_ms,
+            namespaces=namespaces,
+            peers=self.peers,
+            period_s=PERIOD_S,
+            blame=self.faults.append,
+            rng=random.Random(name),
+            offload=run_inline,
+        ) as replicas:
+            yield replicas
+
+
+@pytest.fixture
+async def world(tmp_path: Path, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> World:
+    return World(Net(nursery), tmp_path)
+
+
+async def until(true: Callable[[], bool], within_s: float) -> None:
+    with trio.fail_after(within_s):
+        while not true():  # noqa: ASYNC110 - virtual time; a digest has no event of its own
+            await trio.sleep(0.05)
+
+
+def equal(nodes: Sequence[Replicas]) -> bool:
+    return len({node.digest() for node in nodes}) == 1
+
+
+async def test_a_local_change_is_pushed_to_peers_before_any_pull(world: World) -> None:
+    async with world.node("ann") as ann, world.node("bob") as bob:
+        key = author_key(world.keys["ann"].peer, "cid")
+        async with bob.changes() as watch:
+            await ann.map_set("models", key, b"card")
+            await ann.set_add("tags", b"small")
+            with trio.fail_after(0.1):
+                assert {await anext(watch), await anext(watch)} == {"models", "tags"}
+        assert bob.map_get("models", key) == b"card"
+        assert bob.set_members("tags") == [b"small"]
+        assert ann.digest() == bob.digest()
+        assert world.faults == []
+
+
+async def test_nodes_that_were_apart_converge_within_a_few_periods(world: World) -> None:
+    async with AsyncExitStack() as stack:
+        nodes = {name: await stack.enter_async_context(world.node(name)) for name in "abcdef"}
+        left = {world.keys[name].peer for name in "abc"}
+        world.net.cut = lambda one, other: (one in left) != (other in left)
+        for name, node in nodes.items():
+            await node.map_set("models", author_key(world.keys[name].peer, "m"), name.encode())
+            await node.set_add("tags", b"common")
+            await node.set_add("tags", name.encode())
+        await nodes["a"].set_remove("tags", b"common")
+        await trio.sleep(3 * PERIOD_S)
+        assert not equal(list(nodes.values()))
+        world.net.cut = lambda one, other: False
+        await until(lambda: equal(list(nodes.values())), within_s=6 * PERIOD_S)
+        assert nodes["a"].set_members("tags") == [b"a", b"b", b"c", b"common", b"d", b"e", b"f"]
+        assert len(nodes["f"].map_items("models")) == 6
+        assert world.faults == []
+
+
+async def test_a_newcomer_pulls_more_than_one_page(world: World) -> None:
+    count = 2 * PAGE_OPS_MAX + 7
+    async with world.node("ann") as ann:
+        async with trio.open_nursery() as nursery:
+            for index in range(count):
+                nursery.start_soon(ann.set_add, "tags", b"%d" % index)
+        async with world.node("bob") as bob:
+            assert await bob.sync_with(world.keys["ann"].peer)
+            assert len(bob.set_members("tags")) == count
+            assert ann.digest() == bob.digest()
+
+
+async def test_a_restarted_node_reads_back_what_it_held_and_goes_on(world: World) -> None:
+    async with world.node("ann") as ann:
+        async with world.node("bob") as bob:
+            await bob.set_add("tags", b"one")
+            before = bob.digest()
+        await ann.set_add("tags", b"two")
+        async with world.node("bob") as bob:
+            assert bob.digest() == before
+            await bob.set_add("tags", b"three")
+            await until(lambda: equal([ann, bob]), within_s=4 * PERIOD_S)
+            assert ann.set_members("tags") == [b"one", b"three", b"two"]
+            assert ann.forks("tags") == []
+
+
+async def test_a_change_that_the_rules_forbid_is_refused_at_once(world: World) -> None:
+    async with world.node("ann") as ann:
+        for change in (
+            partial(ann.map_set, "models", author_key(Key("bob").peer, "cid"), b"mine now"),
+            partial(ann.map_set, "nowhere", "key", b""),
+            partial(ann.set_add, "models", b"not a set"),
+            partial(ann.set_add, "tags", b"x" * 5000),
+        ):
+            with pytest.raises(LocalError):
+                await change()
+        assert ann.operations("models") == ann.operations("tags") == 0
+
+
+async def test_a_peer_with_other_rules_or_an_unknown_namespace_is_refused(world: World) -> None:
+    other = (Namespace("models", "map", "open"), Namespace("tags", "set"))
+    async with world.node("ann"), world.node("bob", other) as bob:
+        with pytest.raises(Refused, match="other rules"):
+            await bob.sync_with(world.keys["ann"].peer)
+        unknown = Request(Pull("nowhere", bytes(32), bytes(32), None, 0, []))
+        with pytest.raises(Refused, match="unknown namespace"):
+            await call(world.net.transport(world.keys["bob"].peer), world.keys["ann"].peer, PROTOCOL, unknown, Page)
+
+
+async def test_bad_operations_in_a_push_are_charged_to_the_sender_and_the_rest_is_kept(world: World) -> None:
+    mallory = Key("mallory")
+    rules = NAMESPACES[0].rules
+    good = signed(mallory, MapSet(author_key(mallory.peer, "m"), b"v"), namespace="models")
+    forged = good.raw[:-1] + bytes([good.raw[-1] ^ 1])
+    stranger = signed(mallory, MapSet(author_key(Key("ann").peer, "m"), b"v"), namespace="models")
+    late = signed(mallory, MapSet(author_key(mallory.peer, "late"), b"v"), namespace="models", stamp=(NOW_MS << 17))
+    wrong = signed(mallory, SetAdd(b"x"), namespace="tags")
+    async with world.node("ann") as ann:
+        push = Request(Push("models", rules, [b"junk", forged, stranger.raw, wrong.raw, late.raw, good.raw]))
+        reply = await call(world.net.transport(mallory.peer), world.keys["ann"].peer, PROTOCOL, push, Pushed)
+        assert reply == Pushed(1)
+        assert list(ann.map_items("models").values()) == [b"v"]
+        assert [fault.peer for fault in world.faults] == [mallory.peer] * 4
+        assert all(fault.penalty > 0 for fault in world.faults)
+
+
+async def test_a_frame_that_is_no_request_is_charged_to_the_sender_and_the_node_goes_on(world: World) -> None:
+    mallory = Key("mallory")
+    async with world.node("ann") as ann:
+        channel = await world.net.transport(mallory.peer).open(world.keys["ann"].peer, PROTOCOL)
+        await channel.send(b"\xc1" * 50)
+        await channel.receive()
+        assert [fault.peer for fault in world.faults] == [mallory.peer]
+        await ann.set_add("tags", b"alive")
+        assert ann.set_members("tags") == [b"alive"]
+
+
+async def test_a_push_whose_ancestors_are_unknown_makes_the_node_pull_from_the_sender(world: World) -> None:
+    async with world.node("ann") as ann:
+        await ann.set_add("tags", b"old")
+        async with world.node("bob") as bob:
+            await ann.set_add("tags", b"new")
+            await until(lambda: bob.set_members("tags") == [b"new", b"old"], within_s=0.3)
+
+
+async def test_a_full_disk_is_reported_and_nothing_is_changed(world: World) -> None:
+    async with world.node("ann") as ann:
+        await ann.set_add("tags", b"before")
+        before = ann.digest()
+        ann._store._db.execute("pragma max_page_count = 1").fetchall()
+        with pytest.raises(StorageError, match="full"):
+            await ann.set_add("tags", b"x" * 4000)
+        assert ann.digest() == before
+        assert ann.set_members("tags") == [b"before"]
+        ann._store._db.execute("pragma max_page_count = 1000000").fetchall()
+        await ann.set_add("tags", b"after")
+        assert ann.set_members("tags") == [b"after", b"before"]
+    async with world.node("ann") as again:
+        assert again.digest() == ann.digest()
+
+
+async def test_removing_and_adding_again(world: World) -> None:
+    async with world.node("ann") as ann, world.node("bob") as bob:
+        await ann.set_add("tags", b"x")
+        await until(lambda: equal([ann, bob]), within_s=1)
+        await bob.set_remove("tags", b"x")
+        await until(lambda: equal([ann, bob]), within_s=1)
+        assert ann.set_members("tags") == []
+        await ann.set_add("tags", b"x")
+        await until(lambda: equal([ann, bob]), within_s=1)
+        assert bob.set_members("tags") == [b"x"]
+        operations = bob.operations("tags")
+        await bob.set_remove("tags", b"absent")
+        assert bob.operations("tags") == operations
