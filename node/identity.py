@@ -40,21 +40,17 @@ def load_or_create(settings: Settings) -> Identity:
     return keyfile.create(path, passphrase(settings))
 
 
-def _home(home: Path | None) -> Path:
-    return config.load({"home": home}).home
-
-
 def backup(home: Path | None, dest: Path, secret: str | None) -> None:
     """Write an encrypted copy of the key; `secret` opens the key file and seals the copy."""
     if not secret:
         raise LocalError("a backup is always encrypted: give --passphrase-file")
-    path = _home(home) / KEY_FILE
-    keyfile.backup(path, dest, secret)
+    settings = config.load({"home": home})
+    keyfile.backup(settings.home / KEY_FILE, dest, secret, source_passphrase=passphrase(settings))
 
 
 def restore(home: Path | None, source: Path, secret: str | None) -> str:
     """Install the key from a backup and return its peer id."""
     if not secret:
         raise LocalError("a backup is encrypted: give --passphrase-file")
-    path = _home(home) / KEY_FILE
+    path = config.load({"home": home}).home / KEY_FILE
     return to_text(keyfile.restore(source, path, secret).peer)

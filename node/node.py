@@ -16,17 +16,14 @@ from importlib.metadata import version
 from typing import Any
 
 import trio
+from workloads.service import open_pool
+
 from crdt.namespace import Namespace, author_key
 from crdt.service import Replicas, open_replicas
 from dht.record import ProviderAd
 from dht.service import Dht, open_dht
-from workloads.catalog import built_in
-from workloads.executor import ModelInfo
-from workloads.service import open_pool
-
 from ledger.service import open_ledger
 from node import intake, log
-from node.calibrations import Calibrations
 from node.config import Settings
 from node.identity import load_or_create
 from node.jobs import Board, Job
@@ -42,6 +39,7 @@ from node.market.worker import Worker
 from node.transport_libp2p import Libp2pTransport, open_transport
 from node.trust import Trust
 from node.views import entry_view
+from verify.calibrated import calibrations
 from verify.messages import JuryAsk, RevealAsk
 from wire import codec
 from wire.call import answer_calls
@@ -50,6 +48,8 @@ from wire.envelope import Envelope
 from wire.errors import LocalError, Malformed, RemoteError, TransportError
 from wire.peer import PeerId, from_text, short, to_text
 from wire.transport import Transport
+from workloads.catalog import built_in
+from workloads.executor import ModelInfo
 
 NAMESPACES = (
     Namespace("keys", "map", "author-keyed"),
@@ -222,6 +222,8 @@ class Node:
         for model in self.context.models:
             await self._share("models", model.cid, model)
         while True:
+            if not self.dht.contacts():
+                await self.dht.bootstrap()
             stored = 0
             for model in self.context.models:
                 stored += (await self.dht.provide(self._ad(model))).stored
@@ -339,7 +341,9 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
         )
         pool = await stack.enter_async_context(_open_pool(settings))
         seeds = _bootstrap(transport, settings)
-        dht = await stack.enter_async_context(open_dht(transport, identity, now_ms, settings.home / "dht.db", seeds))
+        dht = await stack.enter_async_context(
+            open_dht(transport, identity, now_ms, settings.home / "dht.db", seeds, blame=blame)
+        )
         replicas = await stack.enter_async_context(
             open_replicas(
                 settings.home / "shared.db",
@@ -360,7 +364,7 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
             transport=transport,
             ledger=ledger,
             pool=pool,
-            calibrations=Calibrations.load(),
+            calibrations=calibrations(),
             keyring=keyring,
             models=models,
             now_ms=now_ms,

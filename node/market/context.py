@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
-from workloads.executor import ModelInfo
 from workloads.service import Pool
 
 from ledger.service import Ledger
-from node.calibrations import Calibrations
 from node.config import Settings
 from node.keys import Keyring
+from verify.calibration import Calibration
 from wire.errors import Busy, RemoteError
 from wire.identity import Identity
 from wire.transport import Transport
+from workloads.executor import ModelInfo
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Context:
     transport: Transport
     ledger: Ledger
     pool: Pool
-    calibrations: Calibrations
+    calibrations: Mapping[bytes, Calibration]
     keyring: Keyring
     models: Sequence[ModelInfo]
     now_ms: Callable[[], int]

@@ -18,7 +18,7 @@ class JurorService:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._juror = Juror(context.identity, context.calibrations.by_hash)
+        self._juror = Juror(context.identity, context.calibrations)
 
     async def audit(self, peer: PeerId, ask: JuryAsk) -> JuryAnswer:
         """Judge an answer and seal the vote."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import trio
-from workloads.executor import NUMERICS
 
 from ledger.entry import Accept, Entry, InvalidEntry, Reason, decode_entry
 from ledger.state import InsufficientCredit
@@ -36,16 +35,19 @@ from node.market.messages import (
 from node.market.payer import Payer
 from recommend.rank import Choice
 from verify import jury
+from verify.calibrated import calibration_for
+from verify.calibration import Calibration
 from verify.commitment import check_opening
 from verify.fingerprints.registry import fingerprint_for
 from verify.messages import JuryAsk
 from verify.round import Outcome
 from wire import codec
 from wire.envelope import Envelope, seal, unseal
-from wire.errors import Malformed, RemoteError, StorageError, TransportError
-from wire.job import Commitment, JobSpec, Output, PoolMember, Trace
+from wire.errors import LocalError, Malformed, RemoteError, StorageError, TransportError
+from wire.job import Commitment, JobSpec, Kind, Lane, Output, PoolMember, Trace
 from wire.peer import PeerId, to_text
 from wire.transport import Channel
+from workloads.executor import NUMERICS
 
 T = TypeVar("T")
 
@@ -198,7 +200,7 @@ class Requester:
         secret = secrets.token_bytes(jury.SECRET_BYTES)
         pool = jury.pool_of(offered.weights)
         now_ms = self._context.now_ms()
-        calibration = self._context.calibrations.of(request.kind, request.model, request.lane)
+        calibration = _calibration(request.kind, request.model, request.lane)
         spec = JobSpec(
             version=1,
             kind=request.kind,
@@ -295,7 +297,7 @@ class Requester:
             for juror in outcome.jury
         ]
         spec = plan.spec
-        thresholds = dict(self._context.calibrations.of(spec.kind, spec.model, spec.lane).thresholds)
+        thresholds = dict(_calibration(spec.kind, spec.model, spec.lane).thresholds)
         passed = "; ".join(f"{to_text(peer)[-8:]} passed over: {why}" for peer, why in outcome.passed_over.items())
         self._board.update(
             job,
@@ -306,6 +308,18 @@ class Requester:
             receipt=codec.encode(outcome.receipt),
         )
         self._note(job, outcome.verdict, "; ".join(filter(None, (plan.reason, passed))), members)
+
+
+def _calibration(kind: Kind, model: str, lane: Lane) -> Calibration:
+    """The thresholds that the jury must use.
+
+    Raises:
+        JobFailed: there are none that separate honest work from cheats, so an answer could not be judged.
+    """
+    try:
+        return calibration_for(kind, model, lane, NUMERICS[lane])
+    except LocalError as exc:
+        raise JobFailed("not_calibrated", str(exc)) from exc
 
 
 def _ask(plan: Plan, answer: Answer) -> JuryAsk:

@@ -11,9 +11,6 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import trio
-from workloads.executor import Event as WorkEvent
-from workloads.executor import ExecutorCrashed, Progress
-from workloads.inputs import check
 
 from ledger.entry import Entry, InvalidEntry, Offer, decode_entry
 from node.market import pricing
@@ -27,6 +24,9 @@ from wire.errors import Busy, LocalError, Malformed, RemoteError, TransportError
 from wire.job import JobSpec, Output, Trace
 from wire.peer import PeerId, short
 from wire.transport import Channel
+from workloads.executor import Event as WorkEvent
+from workloads.executor import ExecutorCrashed, Progress
+from workloads.inputs import check
 
 EVENTS_BUFFERED = 64
 
@@ -92,7 +92,7 @@ class Worker:
             jury.check_size(spec.jury_size)
         except (LocalError, Malformed) as exc:
             raise Refuse("refused", str(exc)) from exc
-        if spec.jury_size and spec.calibration not in context.calibrations.by_hash:
+        if spec.jury_size and spec.calibration not in context.calibrations:
             raise Refuse("thresholds", "the calibration is not known here")
         if spec.deadline_ms <= context.now_ms():
             raise Refuse("deadline", "it has passed")
