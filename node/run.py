@@ -45,8 +45,17 @@ def run(settings: Settings) -> int:
     """
     log.configure(settings.log_level, as_json=settings.log_json)
     with _locked(settings.home):
-        trio.run(_main, settings)
+        try:
+            trio.run(_main, settings)
+        except* LocalError as group:
+            raise _first(group) from group
     return 0
+
+
+def _first(group: BaseExceptionGroup[LocalError]) -> LocalError:
+    """The error inside the groups that the nurseries on its way put around it."""
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
 async def _main(settings: Settings) -> None:

@@ -2,7 +2,8 @@
 
 `/quorate/job/1`, a channel: requester to worker Hire, Reveal; worker to requester Hired, Working, Committed,
 Delivered, Declined. `/quorate/audit/1` and `/quorate/reveal/1`, requester to juror, one call each: the messages are
-those of `verify.messages`. `/quorate/paid/1`, payer to payee, one call: Paid, answered by Settled. See docs/spec/market.md.
+those of `verify.messages`. `/quorate/paid/1`, payer to payee, one call: Paid, answered by Settled. Format:
+docs/spec/market.md.
 """
 
 from __future__ import annotations
