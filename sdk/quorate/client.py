@@ -241,10 +241,8 @@ class Job(Generic[O]):
 
         allowed = self._policy == "none" if allow_unaudited is None else allow_unaudited
         with anyio.move_on_after(timeout_s) as scope:
-            async with self.events() as events:
-                async for _ in events:
-                    pass
-            check_ended_well(await self.refresh(), allow_unaudited=allowed)
+            await self._wait()
+            check_ended_well(self.view, allow_unaudited=allowed)
             receipt = await self.receipt()
             output_raw = await self.output()
         if scope.cancelled_caught:
@@ -253,6 +251,18 @@ class Job(Generic[O]):
         if verify:
             await anyio.to_thread.run_sync(check_receipt, result)
         return typed(result)
+
+    async def _wait(self) -> None:
+        """Until the last event; a job that has ended while its events could not be had counts too."""
+        try:
+            async with self.events() as events:
+                async for _ in events:
+                    pass
+        except NodeUnreachable:
+            if not (await self.refresh()).final:
+                raise
+        else:
+            await self.refresh()
 
 
 class EventStream:

@@ -181,6 +181,16 @@ class SyncJob(Generic[O]):
     ) -> Result[O]:
         """Wait for the end and return the answer; see `Job.result`."""
         allowed = self._policy == "none" if allow_unaudited is None else allow_unaudited
+        self._wait(timeout_s)
+        check_ended_well(self.view, allow_unaudited=allowed)
+        receipt, output_raw = self.receipt(), self.output()
+        result = conclude(self.view, receipt, output_raw)
+        if verify:
+            check_receipt(result)
+        return typed(result)
+
+    def _wait(self, timeout_s: float | None) -> None:
+        """Until the last event; a job that has ended while its events could not be had counts too."""
         try:
             with self.events(timeout_s=timeout_s) as events:
                 for _ in events:
@@ -188,12 +198,11 @@ class SyncJob(Generic[O]):
         except JobTimeout as exc:
             exc.job = self.view
             raise
-        check_ended_well(self.refresh(), allow_unaudited=allowed)
-        receipt, output_raw = self.receipt(), self.output()
-        result = conclude(self.view, receipt, output_raw)
-        if verify:
-            check_receipt(result)
-        return typed(result)
+        except NodeUnreachable:
+            if not self.refresh().final:
+                raise
+        else:
+            self.refresh()
 
 
 class SyncEventStream:

@@ -88,10 +88,16 @@ def test_a_broken_event_stream_is_resumed_where_it_broke(node: NodeDouble, run: 
 
 
 def test_a_stream_that_keeps_breaking_means_that_the_node_is_gone(node: NodeDouble, run: Run) -> None:
-    node.streams = [[WHOLE_LIFE[0]]]
+    node.streams, node.view = [[WHOLE_LIFE[0]]], job_view(state="running", verdict=None, output=None)
     with pytest.raises(quorate.NodeUnreachable, match="2 times in a row"):
         result_of(run)
     assert len(node.requests(EVENTS)) == 2
+
+
+def test_a_job_that_ended_without_its_last_event_has_a_result(node: NodeDouble, run: Run) -> None:
+    """A node that restarted may have forgotten events; what counts is the job."""
+    node.streams = [[WHOLE_LIFE[0]]]
+    assert result_of(run).verdict == "accept"
 
 
 def test_an_unreadable_event_is_the_nodes_fault(node: NodeDouble, run: Run) -> None:
