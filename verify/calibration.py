@@ -153,10 +153,7 @@ def calibrate(
         raise LocalError("no honest runs")
     measures = sorted(subject.resolution)
     groups = [_group(name, runs, measures, alpha) for name, runs in sorted(honest.items())]
-    thresholds = {
-        name: max(margin * max(group.quantiles[name] for group in groups), subject.resolution[name])
-        for name in measures
-    }
+    thresholds = {name: _threshold(subject, name, groups, margin) for name in measures}
     cells = [_cell(name, runs, thresholds, gap) for name, runs in sorted(cheats.items())]
     rejects = sum(score(run, thresholds) > 1 for runs in honest.values() for run in runs)
     inseparable = [cell.name for cell in cells if not cell.separates]
@@ -177,6 +174,14 @@ def calibrate(
         certified=bool(cells) and not inseparable and rejects == 0,
         inseparable=inseparable,
     )
+
+
+def _threshold(subject: Subject, measure: str, groups: Sequence[HonestGroup], margin: float) -> float:
+    """In the exact lane equality is the rule: honest runs that differ there are rejects, not a wider threshold."""
+    resolution = subject.resolution[measure]
+    if subject.lane == "exact":
+        return resolution
+    return max(margin * max(group.quantiles[measure] for group in groups), resolution)
 
 
 def _group(name: str, runs: Sequence[Distances], measures: Sequence[str], alpha: float) -> HonestGroup:

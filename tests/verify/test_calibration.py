@@ -84,6 +84,16 @@ def test_one_mild_run_is_enough_to_refuse() -> None:
     assert (made.certified, made.cheats[0].detected, made.cheats[0].runs) == (False, 19, 20)
 
 
+def test_the_exact_lane_never_gets_a_tolerance() -> None:
+    """Honest machines that disagree there refuse certification instead of widening the threshold."""
+    subject = Subject("embed.text", "bafkrei-test", "exact", "f64r32", "exact.digest/sha256/1", {"mismatch": 0.0})
+    cheats = {"int8": CheatRuns([{"mismatch": 1.0}] * 20)}
+    agree = calibrate(subject, {"a/b": [{"mismatch": 0.0}] * 60}, cheats)
+    assert (agree.thresholds, agree.certified) == ({"mismatch": 0.0}, True)
+    differ = calibrate(subject, {"a/b": [{"mismatch": 0.0}] * 50 + [{"mismatch": 0.5}] * 10}, cheats)
+    assert (differ.thresholds, differ.certified, differ.honest_rejects) == ({"mismatch": 0.0}, False, 10)
+
+
 def test_without_cheats_nothing_is_certified() -> None:
     assert not calibrate(SUBJECT, {"a/b": runs(1)}, {}).certified
     assert not calibrate(SUBJECT, {"a/b": runs(1)}, {"never ran": CheatRuns([])}).certified
