@@ -43,6 +43,10 @@ class Backend(Protocol):
         """The compressed public key (48 bytes)."""
         ...
 
+    def valid_public(self, public: bytes) -> bool:
+        """Whether `public` is the canonical spelling of a point of the subgroup other than infinity."""
+        ...
+
     def sign(self, secret: int, message: bytes, tag: bytes) -> bytes:
         """The compressed signature (96 bytes) of `message` hashed to G2 under `tag`."""
         ...
@@ -79,6 +83,13 @@ class _Fast:
         if point.to_compressed_bytes() != raw:
             raise ValueError("not canonical")
         return point
+
+    def valid_public(self, public: bytes) -> bool:
+        try:
+            self._key(public)
+        except ValueError:
+            return False
+        return True
 
     def public_key(self, secret: int) -> bytes:
         return bytes((self._curve.G1Point() * self._scalar(secret)).to_compressed_bytes())
@@ -118,6 +129,9 @@ class _Reference:
         self._points = g2_primitives
         self._invalid = (ValidationError, ValueError, AssertionError)
 
+    def valid_public(self, public: bytes) -> bool:
+        return bool(self._scheme.KeyValidate(public))  # type: ignore[arg-type]  # a NewType of bytes
+
     def public_key(self, secret: int) -> bytes:
         return bytes(self._scheme.SkToPk(secret))
 
@@ -126,7 +140,7 @@ class _Reference:
 
     def verify(self, publics: Sequence[bytes], message: bytes, signature: bytes, tag: bytes) -> bool:
         try:
-            if not all(self._scheme.KeyValidate(public) for public in publics):  # type: ignore[arg-type]  # a NewType of bytes
+            if not all(self.valid_public(public) for public in publics):
                 return False
             total = self._scheme._AggregatePKs(publics)  # type: ignore[arg-type]  # a NewType of bytes
         except self._invalid:
@@ -202,6 +216,11 @@ def public_key(secret: int, *, using: Backend | None = None) -> bytes:
     """
     _check_secret(secret)
     return (using or backend()).public_key(secret)
+
+
+def valid_public(public: bytes, *, using: Backend | None = None) -> bool:
+    """Whether `public` can be a key at all (KeyValidate: draft, section 2.5)."""
+    return len(public) == PUBLIC_BYTES and (using or backend()).valid_public(public)
 
 
 def sign(secret: int, message: bytes, *, using: Backend | None = None) -> bytes:

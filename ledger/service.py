@@ -1,0 +1,372 @@
+"""The ledger of a node: one writer with group commit, replicas of other chains, and the sync protocol.
+
+An append returns only after the commit that holds it. What others signed is verified before it is kept, and whoever
+served or signed something that breaks a rule is named in the error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from ledger import sync
+from ledger.entry import Accept, Body, Entry, InvalidEntry, Offer, Reason, Receipt, Release, Settle, Verdict
+from ledger.fork import ForkProof
+from ledger.group import RETRY_S, GroupCommit
+from ledger.ports import CertificateCheck, RunSync
+from ledger.replica import CachedCheck, Ingested, Replicas
+from ledger.rules import owed
+from ledger.state import ALLOWANCE_MICRO
+from ledger.store import Store, open_store
+from ledger.sync import PROTOCOL, PULL_ENTRIES_MAX, Fetch, Page, Pulled
+from ledger.view import View
+from ledger.writer import OwnChain, Request, Result
+from wire import codec
+from wire.call import answer_calls, call
+from wire.envelope import Signer
+from wire.errors import Busy, LocalError, RemoteError, StorageError, TransportError
+from wire.job import Certificate
+from wire.peer import PeerId
+from wire.transport import Transport
+
+T = TypeVar("T")
+
+SERVED_MAX = 16
+ANSWER_TIMEOUT_S = 10.0
+ANOTHER_HISTORY = "another history of the own chain exists (restored backup? copied key?); this ledger signs no more"
+
+
+async def in_thread(function: Callable[[], T], /) -> T:
+    """Run a blocking function in a worker thread (the default `RunSync`)."""
+    return await trio.to_thread.run_sync(function)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What the search for this node's own highest head found: entries imported, and which peers answered."""
+
+    imported: int
+    height: int
+    answered: tuple[PeerId, ...]
+
+
+class Ledger(View):
+    """A node's ledger; made by `open_ledger`."""
+
+    def __init__(
+        self,
+        store: Store,
+        own: OwnChain,
+        replicas: Replicas,
+        certify: CertificateCheck,
+        now_ms: Callable[[], int],
+        run: RunSync,
+        transport: Transport | None,
+        *,
+        allowance_micro: int,
+        unclean: bool,
+    ) -> None:
+        super().__init__(store, own, replicas, certify, now_ms, run, allowance_micro=allowance_micro, unclean=unclean)
+        self._transport = transport
+        self._group = GroupCommit(self._commit)
+        self._serving = 0
+
+    # -- own chain -----------------------------------------------------------------------------------------------
+
+    async def offer(
+        self, job: bytes, payee: PeerId, price_micro: int, fee_micro: int, jurors: int, expires_ms: int
+    ) -> Entry:
+        """Reserve `price_micro + jurors * fee_micro` for a job (32-byte id) to be done by `payee` until `expires_ms`.
+
+        Raises:
+            InsufficientCredit: more than `available()`.
+            LocalError: a value out of bounds; offered on other terms or released before; the payee is a forker.
+        """
+        self._refuse_forker(payee)
+        return await self._append_one(Offer(job, payee, price_micro, fee_micro, jurors, expires_ms))
+
+    async def accept(self, offer: Entry) -> Entry:
+        """Take an offer made to this node; the payer's chain is pulled first if it is not kept that far.
+
+        Without a transport an offer is taken on its signature alone, unless the chain is kept.
+
+        Raises:
+            RemoteError: the offer is not on the payer's chain, or goes beyond its credit.
+            LocalError: not an open offer to this node; the payer is a proven forker.
+            TransportError: the payer cannot be asked.
+        """
+        body, payer = offer.body, offer.header.author
+        if not isinstance(body, Offer):
+            raise LocalError("not an offer")
+        await self._bring(offer)
+        self._refuse_forker(payer)
+        if self._replicas.heights.get(payer, 0) > offer.header.height:
+            credit = await self.credit(payer)
+            if credit.available_micro(self._allowance_micro) < 0:
+                raise RemoteError(payer, "offered more than its credit", penalty=0.2)
+        return await self._append_one(Accept(body.job, offer.id, payer), offer)
+
+    async def receipt(
+        self,
+        offer_id: bytes,
+        verdict: Verdict,
+        certificate: Certificate | None = None,
+        accept: Entry | None = None,
+    ) -> Entry:
+        """Record the verdict on an own offer; what is owed follows from the offer, the verdict and the signers.
+
+        Args:
+            offer_id: entry id of the own offer.
+            verdict: "accept" and "reject" need `certificate` and `accept`; "unaudited" takes no certificate.
+            certificate: the jury's quorum certificate.
+            accept: the worker's entry.
+
+        Raises:
+            LocalError: the certificate does not verify, a juror's key is not known, the offer is closed or unknown.
+        """
+        record = self._own.book.offers.get(offer_id)
+        if record is None:
+            raise LocalError("no such offer on the own chain")
+        signers = [] if certificate is None else list(certificate.signers)
+        raw = b"" if certificate is None else codec.encode(certificate)
+        if certificate is not None:
+            await self._run(partial(self._certify, certificate, quorum=record.offer.jurors // 2 + 1))
+        payments = owed(record.offer, verdict, signers)
+        accept_id = bytes(32) if accept is None else accept.id
+        body = Receipt(record.offer.job, offer_id, accept_id, verdict, raw, payments)
+        return await self._append_one(body, *([] if accept is None else [accept]))
+
+    async def settle(self, receipt: Entry) -> Entry:
+        """Take this node's share of a payer's receipt; the payer's chain is pulled first if it is not kept that far.
+
+        Raises:
+            RemoteError: the receipt is not on the payer's chain.
+            LocalError: nothing in it is owed to this node, or a juror's key is not known.
+            TransportError: the payer cannot be asked.
+        """
+        body, payer = receipt.body, receipt.header.author
+        if not isinstance(body, Receipt):
+            raise LocalError("not a receipt")
+        share = sum(payment.amount_micro for payment in body.payments if payment.peer == self.peer)
+        if share == 0:
+            raise LocalError("the receipt owes this node nothing")
+        await self._bring(receipt)
+        return await self._append_one(Settle(body.job, receipt.id, payer, share))
+
+    async def _bring(self, entry: Entry) -> None:
+        """Get another peer's chain kept up to and with `entry`, as far as can be.
+
+        Raises:
+            RemoteError: the entry breaks a rule, or the author serves a chain without it.
+        """
+        author = entry.header.author
+        try:
+            await self.ingest(author, [entry])
+            if self._transport is None or await self._get(entry.id) is not None:
+                return
+            await self.pull(author, author)
+            await self.ingest(author, [entry])
+        except InvalidEntry as exc:
+            raise RemoteError(author, f"signed an invalid ledger entry: {exc}", penalty=0.5) from exc
+        if await self._get(entry.id) is None:
+            raise RemoteError(author, "signed an entry that is not on its chain", penalty=0.5)
+
+    async def release(self, offer_id: bytes, reason: Reason) -> Entry:
+        """Take the reservation of an own open offer back.
+
+        Raises:
+            LocalError: no such offer, or it has its receipt.
+        """
+        record = self._own.book.offers.get(offer_id)
+        if record is None:
+            raise LocalError("no such offer on the own chain")
+        return await self._append_one(Release(record.offer.job, offer_id, reason))
+
+    async def append(self, bodies: Sequence[Body], linked: Sequence[Entry] = ()) -> list[Entry]:
+        """Append several bodies in one transaction, all or none; those that the chain already has are returned.
+
+        Args:
+            bodies: at least one; see `ledger.entry`.
+            linked: single entries of other chains that they name, kept as evidence.
+
+        Raises:
+            LocalError: a body breaks a rule.
+            StorageError: the disk; nothing was kept.
+            Busy: too many appends are waiting.
+        """
+        return await self._group.submit(Request(tuple(bodies), tuple(linked)))
+
+    async def _append_one(self, body: Body, *linked: Entry) -> Entry:
+        (entry,) = await self.append([body], linked)
+        return entry
+
+    def _refuse_forker(self, peer: PeerId) -> None:
+        if peer in self._replicas.forkers:
+            raise LocalError("that peer is proven to have forked its chain")
+
+    # -- other chains --------------------------------------------------------------------------------------------
+
+    async def ingest(self, author: PeerId, entries: Sequence[Entry]) -> Ingested:
+        """Verify and keep entries of a chain, however they came here; known ones are compared, a hole ends the reading.
+
+        Raises:
+            InvalidEntry: an entry breaks a rule; the valid ones before it are kept.
+            StorageError: the disk, or another history of this node's own chain.
+        """
+        async with self._lock:
+            return await self._run(partial(self._ingest, author, list(entries)))
+
+    def _ingest(self, author: PeerId, entries: list[Entry]) -> Ingested:
+        if author != self.peer:
+            return self._replicas.ingest(author, entries, self._now_ms())
+        with self._own.importing() as book:
+            done = self._replicas.ingest(author, entries, self._now_ms(), book)
+        if done.fork is not None:
+            self._own.halt(ANOTHER_HISTORY)
+            raise StorageError(ANOTHER_HISTORY)
+        return done
+
+    async def learn_fork(self, proof: ForkProof) -> bool:
+        """Check a fork proof and keep it for ever; False if it was known.
+
+        Raises:
+            InvalidEntry: it proves nothing.
+        """
+        async with self._lock:
+            return await self._run(partial(self._replicas.learn_fork, proof))
+
+    async def recheck(self) -> int:
+        """Check again the certificates whose jurors' keys were not known; how many are valid now."""
+        async with self._lock:
+            return await self._run(self._replicas.recheck)
+
+    async def pull(self, peer: PeerId, author: PeerId, *, entries_max: int = PULL_ENTRIES_MAX) -> Pulled:
+        """Ask `peer` for what is new on `author`'s chain, verify and keep it; the caller bounds the time.
+
+        Raises:
+            RemoteError: the peer served something that breaks the rules, or refused.
+            TransportError: the connection.
+            LocalError: there is no transport.
+        """
+        transport = self._transport
+        if transport is None:
+            raise LocalError("this ledger has no transport")
+
+        async def ask(fetch: Fetch) -> Page:
+            return await call(transport, peer, PROTOCOL, fetch, Page)
+
+        async def learn(proof: ForkProof) -> None:
+            await self.learn_fork(proof)
+
+        ingest = partial(self.ingest, author)
+        return await sync.pull(peer, author, self.head(author), ask, ingest, learn, entries_max=entries_max)
+
+    async def recover_head(self, peers: Sequence[PeerId]) -> Recovered:
+        """Ask counterparties for this node's own chain and import what the disk lacks; do this before signing.
+
+        Needed after an unclean stop or a restored backup (`unclean`): to sign a height that others have already seen
+        would be a fork.
+
+        Raises:
+            StorageError: someone holds another history of the own chain; the ledger refuses to sign from then on.
+        """
+        before, answered = self.head(), list[PeerId]()
+        for peer in peers:
+            with trio.move_on_after(ANSWER_TIMEOUT_S):
+                try:
+                    await self.pull(peer, self.peer)
+                    answered.append(peer)
+                except (TransportError, RemoteError):
+                    continue
+        self.unclean = self.unclean and not answered
+        return Recovered(self.head() - before, self.head(), tuple(answered))
+
+    # -- tasks ---------------------------------------------------------------------------------------------------
+
+    async def _commit(self, requests: list[Request]) -> list[Result]:
+        async with self._lock:
+            return await self._run(partial(self._commit_now, requests))
+
+    def _commit_now(self, requests: list[Request]) -> list[Result]:
+        results, fresh = self._own.commit(requests)
+        for entry in fresh:
+            if isinstance(entry.body, Receipt):
+                self._replicas.count(entry)
+        return results
+
+    async def _answer(self, peer: PeerId, fetch: Fetch) -> Page:
+        if self._serving >= SERVED_MAX:
+            raise Busy(RETRY_S, "serving other peers")
+        self._serving += 1
+        try:
+            return await self._run(partial(sync.make_page, self._store, fetch, self.head(fetch.author)))
+        finally:
+            self._serving -= 1
+
+
+def _blame_nobody(error: RemoteError) -> None:
+    """The default for callers that keep no score of their peers."""
+
+
+@asynccontextmanager
+async def open_ledger(
+    path: Path,
+    signer: Signer,
+    transport: Transport | None,
+    now_ms: Callable[[], int],
+    certificate_check: CertificateCheck,
+    *,
+    allowance_micro: int = ALLOWANCE_MICRO,
+    blame: Callable[[RemoteError], None] = _blame_nobody,
+    run: RunSync = in_thread,
+) -> AsyncIterator[Ledger]:
+    """Open the ledger kept in the file at `path`, and serve it on `transport`.
+
+    Args:
+        path: SQLite file; made if it does not exist.
+        signer: this node's identity.
+        transport: None for a ledger that neither serves nor pulls.
+        now_ms: Unix time in milliseconds.
+        certificate_check: see `ledger.ports.CertificateCheck`; called from a worker thread.
+        allowance_micro: how far this node lets a balance fall below zero, its own and those of its payers.
+        blame: told of every malformed request.
+        run: where blocking work runs.
+
+    Raises:
+        StorageError: unreadable, corrupted, damaged or in use.
+        LocalError: the file belongs to another identity.
+    """
+    certify = CachedCheck(certificate_check)
+
+    def load() -> tuple[Store, OwnChain, Replicas, bool]:
+        store, clean = open_store(path, signer.peer)
+        try:
+            own, replicas = OwnChain(store, signer, now_ms, certify, allowance_micro), Replicas(store, certify)
+        except LocalError:
+            store.close(clean=False)
+            raise
+        if signer.peer in replicas.forkers:
+            own.halt(ANOTHER_HISTORY)
+        return store, own, replicas, clean
+
+    store, own, replicas, clean = await run(load)
+    ledger = Ledger(
+        store, own, replicas, certify, now_ms, run, transport, allowance_micro=allowance_micro, unclean=not clean
+    )
+    finished = False
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ledger._group.run)
+            if transport is not None:
+                transport.serve(PROTOCOL, answer_calls(Fetch, ledger._answer, blame))
+            yield ledger
+            ledger._group.close()
+        finished = True
+    finally:
+        store.close(clean=finished)

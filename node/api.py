@@ -1,0 +1,221 @@
+"""The local HTTP API: FastAPI on hypercorn's trio worker, 127.0.0.1 only, one bearer token.
+
+The token stands in `<home>/api.token` (0600) and the address in `<home>/api.json`. Requests for another Host
+are refused (DNS rebinding), and so is any without the token. Reference: docs/reference/api.md.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from hypercorn.config import Config
+from hypercorn.trio import serve
+
+from node import intake
+from node.views import job_view
+from wire.errors import Busy, LocalError, StorageError
+
+if TYPE_CHECKING:
+    from node.node import Node
+
+KEEPALIVE_S = 10.0
+BODY_BYTES_MAX = 256 << 10
+
+
+def _error(status: int, code: str, message: str, known: list[str] | None = None) -> JSONResponse:
+    error: dict[str, Any] = {"code": code, "message": message}
+    if known:
+        error["known"] = known
+    return JSONResponse({"error": error}, status_code=status)
+
+
+def build(node: Node, token: str) -> FastAPI:
+    """The application over one node."""
+    app = FastAPI(title="Quorate node", docs_url=None, redoc_url=None)
+    _guard(app, token)
+    _node_routes(app, node)
+    _job_routes(app, node)
+    _ledger_routes(app, node)
+    return app
+
+
+def _guard(app: FastAPI, token: str) -> None:
+    @app.middleware("http")
+    async def check(request: Request, follow: Callable[[Request], Awaitable[Response]]) -> Response:
+        host = request.headers.get("host", "").rsplit(":", 1)[0]
+        if host not in ("127.0.0.1", "localhost"):
+            return _error(400, "bad_request", "the Host header must be 127.0.0.1 or localhost")
+        given = request.headers.get("authorization", "")
+        if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+            return _error(401, "unauthorized", "send 'Authorization: Bearer <token>'; the token is in api.token")
+        if int(request.headers.get("content-length", "0") or 0) > BODY_BYTES_MAX:
+            return _error(413, "bad_request", f"body longer than {BODY_BYTES_MAX} bytes")
+        return await follow(request)
+
+    @app.exception_handler(intake.Refused)
+    async def refused(_: Request, exc: intake.Refused) -> JSONResponse:
+        return _error(exc.status, exc.code, exc.message, exc.known)
+
+    @app.exception_handler(Busy)
+    async def busy(_: Request, exc: Busy) -> JSONResponse:
+        response = _error(503, "busy", str(exc))
+        response.headers["Retry-After"] = str(max(1, round(exc.retry_s)))
+        return response
+
+    @app.exception_handler(StorageError)
+    async def storage(_: Request, exc: StorageError) -> JSONResponse:
+        return _error(507, "storage", str(exc))
+
+    @app.exception_handler(LocalError)
+    async def local(_: Request, exc: LocalError) -> JSONResponse:
+        return _error(400, "bad_request", str(exc))
+
+    @app.exception_handler(404)
+    async def missing(request: Request, _: Exception) -> JSONResponse:
+        return _error(404, "not_found", f"nothing at {request.url.path}")
+
+
+def _node_routes(app: FastAPI, node: Node) -> None:
+    @app.get("/api/v1/node")
+    async def about() -> dict[str, Any]:
+        return node.about()
+
+    @app.get("/api/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"models": await node.model_list()}
+
+    @app.get("/api/v1/peers")
+    async def peers() -> dict[str, Any]:
+        return {"peers": node.peer_list()}
+
+    @app.get("/api/v1/ranking")
+    async def ranking() -> dict[str, Any]:
+        return {"ranking": node.ranking()}
+
+
+def _job_routes(app: FastAPI, node: Node) -> None:
+    def found(job_id: str) -> Any:
+        try:
+            return node.board.get(job_id)
+        except LocalError as exc:
+            raise intake.Refused("not_found", str(exc), status=404) from exc
+
+    @app.post("/api/v1/jobs")
+    async def submit(request: Request) -> Response:
+        try:
+            body = json.loads(await request.body())
+        except ValueError as exc:
+            raise intake.Refused("bad_request", f"the body is not JSON: {exc}") from exc
+        return JSONResponse(job_view(await node.submit(body)), status_code=202)
+
+    @app.get("/api/v1/jobs")
+    async def jobs() -> dict[str, Any]:
+        return {"jobs": [job_view(job) for job in node.board.all()]}
+
+    @app.get("/api/v1/jobs/{job_id}")
+    async def one(job_id: str) -> dict[str, Any]:
+        return job_view(found(job_id))
+
+    @app.post("/api/v1/jobs/{job_id}/cancel")
+    async def cancel(job_id: str) -> dict[str, Any]:
+        job = found(job_id)
+        node.board.cancel(job)
+        return job_view(job)
+
+    @app.get("/api/v1/jobs/{job_id}/events")
+    async def events(job_id: str, request: Request) -> Response:
+        job = found(job_id)
+        last = request.headers.get("last-event-id", "-1")
+        if not last.lstrip("-").isdigit():
+            raise intake.Refused("bad_request", f"Last-Event-ID {last!r} is not a number")
+        return StreamingResponse(_sse(node, job, int(last)), media_type="text/event-stream")
+
+    def download(job_id: str, what: str) -> Response:
+        raw = getattr(found(job_id), what)
+        if raw is None:
+            raise intake.Refused("not_found", f"job {job_id} has no {what} yet", status=404)
+        return Response(raw, media_type="application/octet-stream")
+
+    @app.get("/api/v1/jobs/{job_id}/receipt")
+    async def receipt(job_id: str) -> Response:
+        return download(job_id, "receipt")
+
+    @app.get("/api/v1/jobs/{job_id}/output")
+    async def output(job_id: str) -> Response:
+        return download(job_id, "output")
+
+
+async def _sse(node: Node, job: Any, after: int) -> AsyncIterator[str]:
+    async for event in node.board.follow(job, after):
+        data = json.dumps(event, separators=(",", ":"))
+        yield f"event: {event['type']}\nid: {event['seq']}\ndata: {data}\n\n"
+
+
+def _ledger_routes(app: FastAPI, node: Node) -> None:
+    @app.get("/api/v1/ledger")
+    async def ledger() -> dict[str, Any]:
+        return await node.ledger_view()
+
+    @app.post("/api/v1/ledger/audit")
+    async def audit() -> dict[str, Any]:
+        return await node.ledger_audit()
+
+
+def token_file(home: Path) -> str:
+    """The API token of this home; made on first use."""
+    path = home / "api.token"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text().strip()
+    token = secrets.token_urlsafe(32)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(token)
+    return token
+
+
+@asynccontextmanager
+async def open_api(node: Node, home: Path, port: int) -> AsyncIterator[str]:
+    """Serve the API while the block runs; yields its URL.
+
+    Raises:
+        LocalError: the port is taken.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+    except OSError as exc:
+        listener.close()
+        raise LocalError(f"api_port {port}: {exc}") from exc
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.accesslog = config.errorlog = None
+    config.graceful_timeout = 0.5
+    stop = trio.Event()
+    app = build(node, token_file(home))
+    (home / "api.json").write_text(json.dumps({"url": url, "token_file": str(home / "api.token"), "pid": os.getpid()}))
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            await serve(app, config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]  # FastAPI is ASGI 3
+
+        nursery.start_soon(run)
+        try:
+            yield url
+        finally:
+            stop.set()
+            (home / "api.json").unlink(missing_ok=True)
+            nursery.cancel_scope.deadline = trio.current_time() + 1.0

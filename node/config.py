@@ -1,0 +1,109 @@
+"""Settings of a node, read in one place: TOML file < environment (`QUORATE_*`) < command-line flags.
+
+An unknown key is an error that names it. Every setting is described in `docs/reference/configuration.md`,
+which a test compares with this module.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from wire.errors import LocalError
+
+
+class Settings(BaseSettings):
+    """Everything an operator can choose. Units stand last in each name; amounts are micro-credits."""
+
+    model_config = SettingsConfigDict(env_prefix="QUORATE_", extra="forbid", frozen=True)
+
+    home: Path = Field(default=Path("~/.quorate"), description="Folder of this node's key, databases and API token.")
+    listen: list[str] = Field(
+        default=["/ip4/0.0.0.0/tcp/0"], description="Multiaddrs to listen on; port 0 takes a free one."
+    )
+    bootstrap: list[str] = Field(
+        default=[], description="Multiaddrs, ending in /p2p/<peer id>, of peers to join through."
+    )
+    api_port: int = Field(default=0, ge=0, le=65535, description="Port of the local API on 127.0.0.1; 0 takes any.")
+    serve: bool = Field(default=True, description="Run jobs for others and sit on juries (worker and juror roles).")
+    models: list[str] = Field(default=[], description="Names of the models to serve; empty serves all installed.")
+    price_percent: int = Field(
+        default=100, ge=1, le=10_000, description="Our price as a percentage of the reference price."
+    )
+    credit_limit_micro: int = Field(
+        default=1_000_000, ge=0, description="How far our own balance may fall below zero before we stop spending."
+    )
+    worker_slots: int = Field(default=2, ge=1, le=64, description="Jobs and audits in progress at once.")
+    worker_processes: int = Field(default=1, ge=1, le=64, description="Processes that run models.")
+    worker_threads: int = Field(default=1, ge=1, le=256, description="Threads per model process.")
+    worker_idle_s: float = Field(default=30.0, gt=0, description="Seconds after which an idle model process ends.")
+    jobs_queued_max: int = Field(default=64, ge=1, description="Own open jobs before new ones are refused.")
+    discovery_s: float = Field(default=5.0, gt=0, description="Seconds to look for enough providers before giving up.")
+    accept_s: float = Field(default=5.0, gt=0, description="Seconds a worker has to accept an offer.")
+    stall_s: float = Field(default=20.0, gt=0, description="Seconds of silence after which a worker counts as dead.")
+    juror_s: float = Field(default=20.0, gt=0, description="Seconds a juror has for each of its two answers.")
+    sync_period_s: float = Field(default=5.0, gt=0, description="Seconds between rounds of catching up with peers.")
+    passphrase_file: Path | None = Field(default=None, description="File holding the passphrase of the key file.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+    log_json: bool = Field(default=False, description="Log one JSON object per line instead of text.")
+    cheat: str = Field(
+        default="",
+        description="Misbehave on purpose, to test the network's defences: the name of a cheat in workloads.cheats.",
+    )
+
+    @field_validator("home", "passphrase_file", mode="after")
+    @classmethod
+    def _expand(cls, path: Path | None) -> Path | None:
+        return path.expanduser() if path is not None else None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags first, then the environment; the file is merged beneath both by `load`."""
+        return init_settings, env_settings
+
+
+def load(flags: dict[str, Any], *, file: Path | None = None) -> Settings:
+    """Read the settings.
+
+    Args:
+        flags: what the command line set; None values are ignored.
+        file: TOML file; by default `<home>/config.toml` where that exists.
+
+    Raises:
+        LocalError: an unknown key, a bad value or an unreadable file, each named.
+    """
+    given = {key: value for key, value in flags.items() if value is not None}
+    home = Path(given.get("home") or os.environ.get("QUORATE_HOME") or "~/.quorate").expanduser()
+    path = file if file is not None else home / "config.toml"
+    base: dict[str, Any] = {}
+    if file is not None or path.exists():
+        try:
+            base = tomllib.loads(path.read_text())
+        except (OSError, ValueError) as exc:
+            raise LocalError(f"{path}: {exc}") from exc
+    _refuse_unknown(base, path)
+    beneath = {key: value for key, value in base.items() if f"QUORATE_{key.upper()}" not in os.environ}
+    try:
+        return Settings(**{**beneath, **given})
+    except ValidationError as exc:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors())
+        raise LocalError(f"settings: {faults}") from exc
+
+
+def _refuse_unknown(base: dict[str, Any], path: Path) -> None:
+    unknown = sorted(set(base) - set(Settings.model_fields))
+    if unknown:
+        known = ", ".join(sorted(Settings.model_fields))
+        raise LocalError(f"{path}: unknown key {unknown[0]!r}; known keys: {known}")

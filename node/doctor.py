@@ -1,0 +1,112 @@
+"""`quorate doctor`: what works, what does not, and the fix. Prints nothing secret."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from node.config import Settings
+from node.identity import KEY_FILE
+from wire.errors import LocalError
+
+FREE_BYTES_MIN = 100 << 20
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding; `fix` is empty where nothing is wrong."""
+
+    name: str
+    ok: bool
+    finding: str
+    fix: str = ""
+
+
+def examine(home: Path | None) -> list[Check]:
+    """All checks, in the order in which they depend on one another."""
+    from node import config
+
+    try:
+        settings = config.load({"home": home})
+    except LocalError as exc:
+        return [Check("settings", False, str(exc), "correct the named key")]
+    checks = [Check("settings", True, f"home {settings.home}"), *_disk(settings), *_key(settings), *_models()]
+    return [*checks, *_node(settings)]
+
+
+def _disk(settings: Settings) -> Iterator[Check]:
+    folder = settings.home if settings.home.exists() else settings.home.parent
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as exc:
+        yield Check("disk", False, str(exc), "make the folder readable or choose another with --home")
+        return
+    ok = free >= FREE_BYTES_MIN
+    yield Check("disk", ok, f"{free >> 20} MB free", "" if ok else f"free at least {FREE_BYTES_MIN >> 20} MB")
+
+
+def _key(settings: Settings) -> Iterator[Check]:
+    path = settings.home / KEY_FILE
+    if not path.exists():
+        yield Check("key", True, "none yet; made at the first start")
+        return
+    mode = stat.S_IMODE(path.stat().st_mode)
+    ok = mode & 0o077 == 0
+    yield Check("key", ok, f"{KEY_FILE} has mode {mode:04o}", "" if ok else f"chmod 600 {path}")
+
+
+def _models() -> Iterator[Check]:
+    from workloads.catalog import built_in
+
+    try:
+        names = sorted(built_in().models)
+    except LocalError as exc:
+        yield Check("models", False, str(exc), "reinstall quorate-node")
+        return
+    yield Check("models", bool(names), ", ".join(names) or "none installed", "" if names else "reinstall quorate-node")
+
+
+def _node(settings: Settings) -> Iterator[Check]:
+    path = settings.home / "api.json"
+    if not path.exists():
+        yield Check("node", False, "not running on this home", f"quorate up --home {settings.home}")
+        return
+    from node.local import open_local
+
+    try:
+        with open_local(settings.home) as client:
+            about = client.raw("GET", "/api/v1/node")
+            models = client.raw("GET", "/api/v1/models")["models"]
+            audit = client.raw("POST", "/api/v1/ledger/audit")
+    except LocalError as exc:
+        yield Check("node", False, str(exc), "stop the process if it hangs, then start the node again")
+        return
+    yield Check("node", True, f"running for {about['uptime_s']:.0f} s, peer {about['peer']}")
+    yield from _network(about, models)
+    yield Check("ledger", audit["ok"], f"{audit['entries']} entries", "" if audit["ok"] else "; ".join(audit["issues"]))
+
+
+def _network(about: dict[str, Any], models: list[dict[str, Any]]) -> Iterator[Check]:
+    peers = about["peers_connected"]
+    fix = "" if peers else "start with --bootstrap ADDRESS of a peer that runs"
+    yield Check("peers", peers > 0, f"{peers} connected", fix)
+    enough = {m["name"]: m["providers"] for m in models}
+    served = any(count >= 4 for count in enough.values())
+    counts = ", ".join(f"{name}: {count}" for name, count in enough.items()) or "none"
+    need = "a job needs a worker and three jurors: wait for more peers or serve the model on more nodes"
+    yield Check("providers", served, counts, "" if served else need)
+
+
+def render(checks: list[Check]) -> str:
+    """The checks as text, one per line, each fix beneath its finding."""
+
+    lines = []
+    for check in checks:
+        lines.append(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<10} {check.finding}")
+        if check.fix:
+            lines.append(f"      fix: {check.fix}")
+    return "\n".join(lines)

@@ -1,0 +1,88 @@
+"""Who could do and check a job: providers from the DHT, in the order and with the weights of our own view of trust."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import trio
+from dht.record import ProviderAd
+from dht.service import Dht
+
+from node.jobs import Request
+from node.market import pricing
+from node.market.context import Context
+from node.trust import Trust
+from recommend.rank import Candidate, Choice
+from wire import codec
+from wire.envelope import Envelope
+from wire.errors import Malformed
+from wire.job import INPUTS
+from wire.limits import JURY_POOL_MAX
+from wire.peer import PeerId
+
+POLL_S = 0.25
+
+
+@dataclass(frozen=True)
+class Offered:
+    """Peers for one attempt: workers in the order in which to ask them, and the jury pool with its weights."""
+
+    workers: Sequence[Choice]
+    prices_micro: dict[PeerId, int]
+    weights: dict[PeerId, int]
+
+
+class NotEnough(Exception):
+    """Too few providers; the message says how many were found and needed."""
+
+
+class Finder:
+    """Looks for providers of a model."""
+
+    def __init__(self, context: Context, dht: Dht, trust: Trust) -> None:
+        self._context = context
+        self._dht = dht
+        self._trust = trust
+
+    async def providers(self, cid: str) -> dict[PeerId, ProviderAd]:
+        """Other peers that offer the model now; their addresses and keys are learned on the way."""
+        found: dict[PeerId, ProviderAd] = {}
+        for peer, ad in await self._dht.providers(cid):
+            if peer == self._context.identity.peer:
+                continue
+            try:
+                self._context.keyring.learn(codec.decode(Envelope, ad.key_record, bytes_max=1024), author=peer)
+            except Malformed:
+                continue
+            self._context.transport.learn(peer, ad.addresses)
+            found[peer] = ad
+        return found
+
+    async def enough(self, request: Request, tried: set[PeerId]) -> Offered:
+        """Look until there are a fresh worker and a whole jury besides, for at most `discovery_s`.
+
+        Raises:
+            NotEnough: there are not.
+        """
+        offered: Offered | None = None
+        ads: dict[PeerId, ProviderAd] = {}
+        with trio.move_on_after(self._context.settings.discovery_s):
+            while True:
+                ads = {p: ad for p, ad in (await self.providers(request.model)).items() if request.lane in ad.lanes}
+                offered = self._offered(request, ads, tried)
+                if offered.workers and len(ads) > request.jury_size:
+                    return offered
+                await trio.sleep(POLL_S)
+        need = f"a worker and {request.jury_size} jurors"
+        spent = f"; {len(tried)} already tried" if tried else ""
+        raise NotEnough(f"this job needs {need}, each another peer; {len(ads)} peers offer the model{spent}")
+
+    def _offered(self, request: Request, ads: dict[PeerId, ProviderAd], tried: set[PeerId]) -> Offered:
+        size = pricing.units(codec.decode(INPUTS[request.kind], request.inputs))
+        prices = {peer: ad.price_micro * size for peer, ad in ads.items()}
+        fresh = [Candidate(peer, prices[peer], ads[peer].load) for peer in ads if peer not in tried]
+        shortlist = self._trust.recommender.choose_worker(self._context.identity.peer, fresh)
+        weights = self._trust.recommender.pool_weights(self._context.identity.peer, ads)
+        heaviest = sorted(weights, key=lambda peer: (-weights[peer], peer))[:JURY_POOL_MAX]
+        return Offered(shortlist.order, prices, {peer: weights[peer] for peer in heaviest})

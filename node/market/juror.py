@@ -1,0 +1,55 @@
+"""The juror's side: check the case, re-run what must be re-run, answer. The rules are `verify.juror`'s."""
+
+from __future__ import annotations
+
+from node.market.context import Context
+from verify import verdict
+from verify.juror import Hearing, Juror
+from verify.messages import JuryAnswer, JuryAsk, RevealAsk
+from verify.verdict import Finding
+from wire.envelope import Envelope
+from wire.errors import Busy, LocalError
+from wire.job import Expected
+from wire.peer import PeerId, short
+
+
+class JurorService:
+    """Answers `/quorate/audit/1` and `/quorate/reveal/1`."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._juror = Juror(context.identity, context.calibrations)
+
+    async def audit(self, peer: PeerId, ask: JuryAsk) -> JuryAnswer:
+        """Judge an answer and seal the vote."""
+        context = self._context
+        hearing = self._juror.consider(peer, ask, now_ms=context.now_ms())
+        if hearing.answer is not None:
+            return hearing.answer
+        result = None if hearing.finding is not None else await self._recompute(hearing)
+        answer = self._juror.rule(hearing, result)
+        found = hearing.finding
+        assert found is not None, "a ruled case has a finding"
+        log = context.log.bind(job=hearing.case.job.hex()[:12], requester=short(peer))
+        log.info("audited", worker=short(hearing.case.worker), verdict=found.verdict, why=found.why)
+        return answer
+
+    async def _recompute(self, hearing: Hearing) -> Expected | Finding:
+        """Our own result; a fault of our executor is no verdict on the worker."""
+        context, ask = self._context, hearing.ask
+        if hearing.case.spec.model not in {model.cid for model in context.models}:
+            return verdict.abstain("the model is not installed here")
+        context.slots.take()
+        try:
+            return await context.pool.recheck(hearing.case.spec, ask.output, ask.trace)
+        except Busy:
+            raise
+        except LocalError as exc:
+            context.log.warning("recheck_failed", reason=str(exc))
+            return verdict.inconclusive(str(exc))
+        finally:
+            context.slots.give_back()
+
+    async def reveal(self, peer: PeerId, ask: RevealAsk) -> Envelope:
+        """Open our vote to a full jury."""
+        return self._juror.reveal(peer, ask)

@@ -1,0 +1,76 @@
+"""Paying and being paid: receipts on the payer's chain, settlements on the payees'.
+
+The payer appends the receipt, durably, before the job counts as settled; telling the payees may fail, because each of
+them also finds what it is owed when it next catches up with the payer's chain.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from ledger.entry import Entry, Receipt, Settle
+from node.market.context import Context
+from node.market.messages import PAID_PROTOCOL, Paid, Settled
+from verify.round import Outcome
+from wire import codec
+from wire.call import call
+from wire.errors import LocalError, RemoteError, TransportError
+from wire.job import JobSpec
+from wire.limits import JURY_MAX
+from wire.peer import PeerId, short
+
+NOTIFY_S = 10.0
+
+
+class Payer:
+    """Both ends of `/quorate/paid/1`.
+
+    Args:
+        context: ledger and transport.
+        nursery: lives as long as the node; payees are told in it.
+    """
+
+    def __init__(self, context: Context, nursery: trio.Nursery) -> None:
+        self._context = context
+        self._nursery = nursery
+
+    async def pay(self, spec: JobSpec, offer: Entry, accept: Entry, outcome: Outcome) -> int:
+        """Record the verdict and what it owes, then tell the payees; returns the micro-credits owed."""
+        entry = await self._context.ledger.receipt(offer.id, outcome.verdict, outcome.receipt.certificate, accept)
+        body = entry.body
+        assert isinstance(body, Receipt), "the ledger returns what was asked for"
+        for payment in body.payments:
+            self._nursery.start_soon(self._tell, payment.peer, Paid(spec.id, outcome.receipt.keys))
+        return sum(payment.amount_micro for payment in body.payments)
+
+    async def _tell(self, payee: PeerId, paid: Paid) -> None:
+        with trio.move_on_after(NOTIFY_S):
+            try:
+                settled = await call(self._context.transport, payee, PAID_PROTOCOL, paid, Settled)
+                await self._context.ledger.pull(payee, payee)
+            except (TransportError, RemoteError, LocalError) as exc:
+                self._context.log.info("payee_not_told", payee=short(payee), reason=str(exc))
+            else:
+                self._context.log.info("paid", payee=short(payee), settled=bool(settled.entry))
+
+    async def on_paid(self, payer: PeerId, paid: Paid) -> Settled:
+        """A payer says that a receipt stands on its chain: fetch it and settle."""
+        for record in paid.keys[:JURY_MAX]:
+            self._context.keyring.learn(record, author=record.author)
+        await self._context.ledger.pull(payer, payer)
+        entries = await self.settle()
+        mine = [entry for entry in entries if isinstance(entry.body, Settle) and entry.body.job == paid.job]
+        return Settled(codec.encode(mine[0]) if mine else b"")
+
+    async def settle(self) -> list[Entry]:
+        """Settle everything that verified receipts owe us and that we have not taken yet."""
+        await self._context.ledger.recheck()
+        entries = []
+        for receipt in await self._context.ledger.unsettled():
+            entry = await self._context.ledger.settle(receipt)
+            body = entry.body
+            assert isinstance(body, Settle), "the ledger returns what was asked for"
+            log = self._context.log.bind(job=body.job.hex()[:12], payer=short(body.payer))
+            log.info("earned", amount_micro=body.amount_micro)
+            entries.append(entry)
+        return entries

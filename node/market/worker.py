@@ -1,0 +1,158 @@
+"""The worker's side of a job: check the offer, accept it, run the model, commit, and only then hand over.
+
+Invariant: nothing that could tell the answer leaves before the commitment, but for text that is streamed to
+the requester who pays for it; and the salt and trace leave only after the requester's secret is out.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+
+import trio
+
+from ledger.entry import Entry, InvalidEntry, Offer, decode_entry
+from node.market import pricing
+from node.market.context import Context
+from node.market.messages import Committed, Declined, Delivered, Hire, Hired, Reveal, Working
+from verify import commitment, jury
+from verify.commitment import SALT_BYTES
+from wire import codec
+from wire.envelope import seal, unseal
+from wire.errors import Busy, LocalError, Malformed, RemoteError, TransportError
+from wire.job import JobSpec, Output, Trace
+from wire.peer import PeerId, short
+from wire.transport import Channel
+from workloads.executor import Event as WorkEvent
+from workloads.executor import ExecutorCrashed, Progress
+from workloads.inputs import check
+
+EVENTS_BUFFERED = 64
+
+
+class Refuse(Exception):
+    """Why an offer is not taken; sent as `Declined`."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.declined = Declined(code, reason)
+
+
+class Worker:
+    """Serves `/quorate/job/1`."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def serve(self, channel: Channel) -> None:
+        """One offer, from hire to delivery."""
+        hire = codec.decode(Hire, await channel.receive())
+        try:
+            spec, offer = await self._consider(channel, hire)
+            self._context.slots.take()
+        except Refuse as exc:
+            await channel.send(codec.encode(exc.declined))
+            return
+        except Busy as exc:
+            await channel.send(codec.encode(Declined("busy", str(exc))))
+            return
+        try:
+            await self._work(channel, spec, offer)
+        except Refuse as exc:
+            await channel.send(codec.encode(exc.declined))
+        except (LocalError, ExecutorCrashed) as exc:
+            self._context.log.warning("job_failed", job=spec.id.hex()[:12], reason=str(exc))
+            await channel.send(codec.encode(Declined("failed", str(exc))))
+        finally:
+            self._context.slots.give_back()
+
+    async def _consider(self, channel: Channel, hire: Hire) -> tuple[JobSpec, Entry]:
+        context = self._context
+        spec = unseal(hire.spec, "job", JobSpec, author=channel.peer)
+        if spec.requester != channel.peer:
+            raise Malformed("the requester is another peer")
+        self._check_spec(spec)
+        try:
+            offer = decode_entry(hire.offer)
+        except InvalidEntry as exc:
+            raise RemoteError(channel.peer, f"offer: {exc}") from exc
+        terms = (spec.id, context.identity.peer, spec.price_micro, spec.fee_micro, spec.jury_size)
+        if not isinstance(offer.body, Offer) or offer.header.author != spec.requester or _terms(offer.body) != terms:
+            raise Refuse("refused", "the offer is not for this job")
+        return spec, offer
+
+    def _check_spec(self, spec: JobSpec) -> None:
+        """Refuse at once what could not be run, judged or paid."""
+        context = self._context
+        if spec.model not in {model.cid for model in context.models}:
+            raise Refuse("unknown_model", f"served here: {', '.join(model.name for model in context.models)}")
+        try:
+            given = check(spec)
+            jury.check_size(spec.jury_size)
+        except (LocalError, Malformed) as exc:
+            raise Refuse("refused", str(exc)) from exc
+        if spec.jury_size and spec.calibration not in context.calibrations:
+            raise Refuse("thresholds", "the calibration is not known here")
+        if spec.deadline_ms <= context.now_ms():
+            raise Refuse("deadline", "it has passed")
+        unit = pricing.unit_price_micro(spec.kind, context.settings.price_percent)
+        least = unit * pricing.units(given) if spec.jury_size else 0
+        if spec.price_micro < least:
+            raise Refuse("price", f"{least} micro-credits wanted")
+
+    async def _work(self, channel: Channel, spec: JobSpec, offer: Entry) -> None:
+        context = self._context
+        try:
+            accept = await context.ledger.accept(offer)
+        except (LocalError, RemoteError, TransportError) as exc:
+            raise Refuse("credit", str(exc)) from exc
+        await channel.send(codec.encode(Hired(codec.encode(accept))))
+        log = context.log.bind(job=spec.id.hex()[:12], requester=short(channel.peer))
+        log.info("job_accepted", kind=spec.kind, price_micro=spec.price_micro)
+        output, trace = await self._run(channel, spec)
+        salt = secrets.token_bytes(SALT_BYTES)
+        promise = commitment.commit(spec.id, output, trace, salt)
+        await channel.send(codec.encode(Committed(seal(context.identity, "commitment", promise))))
+        reveal = codec.decode(Reveal, await channel.receive())
+        jury.check_secret(spec, reveal.secret)
+        await channel.send(codec.encode(Delivered(output, trace, salt)))
+        log.info("job_delivered")
+
+    async def _run(self, channel: Channel, spec: JobSpec) -> tuple[Output, Trace]:
+        """Run the model, telling the requester how far it is; a requester that went away cancels the run."""
+        send, receive = trio.open_memory_channel[WorkEvent](EVENTS_BUFFERED)
+        result: list[tuple[Output, Trace]] = []
+
+        async def run() -> None:
+            async with send:
+                result.append(await self._context.pool.run(spec, _forward(send)))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            async with receive:
+                done = 0
+                async for event in receive:
+                    done = event.done if isinstance(event, Progress) else done + 1
+                    await channel.send(codec.encode(_working(event, done)))
+        return result[0]
+
+
+def _forward(send: trio.MemorySendChannel[WorkEvent]) -> Callable[[WorkEvent], None]:
+    """Passes events on; a requester that reads too slowly loses some of them, never the answer."""
+
+    def emit(event: WorkEvent) -> None:
+        with suppress(trio.WouldBlock, trio.BrokenResourceError):
+            send.send_nowait(event)
+
+    return emit
+
+
+def _working(event: WorkEvent, done: int) -> Working:
+    if isinstance(event, Progress):
+        return Working(event.done, event.total)
+    return Working(done, 0, event.text)
+
+
+def _terms(offer: Offer) -> tuple[bytes, PeerId, int, int, int]:
+    return offer.job, offer.payee, offer.price_micro, offer.fee_micro, offer.jurors

@@ -1,0 +1,81 @@
+"""Runs one node as a process: a lock on its home, signals, and an end within `STOP_S` seconds."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import trio
+
+from node import log
+from node.config import Settings
+from wire.errors import LocalError, StorageError
+
+STOP_S = 3.0
+
+
+@contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    """Hold the home: two nodes on one key would sign two histories, which is a fork."""
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as exc:
+        raise StorageError(f"{home}: {exc}") from exc
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise LocalError(f"{home}: another node is running on this home") from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def run(settings: Settings) -> int:
+    """Run until SIGINT or SIGTERM; returns the exit status.
+
+    Raises:
+        LocalError: the node cannot start; the message says why.
+    """
+    log.configure(settings.log_level, as_json=settings.log_json)
+    with _locked(settings.home):
+        try:
+            trio.run(_main, settings)
+        except* LocalError as group:
+            raise _first(group) from group
+    return 0
+
+
+def _first(group: BaseExceptionGroup[LocalError]) -> LocalError:
+    """The error inside the groups that the nurseries on its way put around it."""
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+async def _main(settings: Settings) -> None:
+    from node.node import open_node
+
+    async with trio.open_nursery() as nursery:
+        stop = trio.CancelScope()
+        nursery.start_soon(_watch_signals, stop, nursery.cancel_scope)
+        with stop:
+            async with open_node(settings) as node:
+                log.get().info("ready", **node.about())
+                await trio.sleep_forever()
+        nursery.cancel_scope.cancel()
+
+
+async def _watch_signals(stop: trio.CancelScope, everything: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            if stop.cancel_called:
+                os._exit(128 + number)
+            log.get().info("stopping", signal=signal.Signals(number).name)
+            everything.deadline = trio.current_time() + STOP_S
+            stop.cancel()

@@ -1,0 +1,120 @@
+"""What a finished job comes to: a result, or the error that says why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+from typing import Generic, TypeVar, cast
+
+from quorate._calls import named_error
+from quorate.errors import InvalidReceipt, JobCancelled, JobFailed, NodeFault, Unaudited, VerificationFailed
+from quorate.outputs import Output, read_output
+from quorate.receipt import Receipt
+from quorate.views import Attempt, JobView, JurorView
+
+O_co = TypeVar("O_co", bound=Output, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Result(Generic[O_co]):
+    """An answer and what vouches for it.
+
+    Attributes:
+        output: the answer; `output_raw` its canonical bytes, which the receipt's digest covers.
+        verdict: "accept", or "unaudited" where the caller allowed that.
+        lane: "exact" or "tolerant": how the jury compared.
+        distances: per measure, the median of what the jurors in the majority measured, to be read against `thresholds`.
+        cost_micro: what was paid in all, in micro-credits.
+        attempts: the workers that were tried, in order.
+        receipt: verifies offline; None for a job that nobody was asked to check.
+        seconds: from submission to the end.
+    """
+
+    job_id: str
+    output: O_co
+    output_raw: bytes | None
+    verdict: str
+    lane: str
+    worker: str | None
+    jury: tuple[JurorView, ...]
+    distances: dict[str, float]
+    thresholds: dict[str, float]
+    cost_micro: int
+    attempts: tuple[Attempt, ...]
+    receipt: Receipt | None
+    seconds: float
+
+
+def check_ended_well(view: JobView, *, allow_unaudited: bool) -> None:
+    """Nothing, if the job has an answer that the caller may have.
+
+    Raises:
+        VerificationFailed: a jury rejected the answer.
+        Unaudited: no quorum, and `allow_unaudited` is False.
+        JobCancelled, NoProvider, InsufficientCredit, JobTimeout, JobFailed: it ended without an answer.
+        NodeFault: it has not ended.
+    """
+    if not view.final:
+        raise NodeFault(f"the node ended the events of job {view.id[:16]} in state {view.state!r}")
+    if view.state == "cancelled":
+        raise JobCancelled(f"job {view.id[:16]} was cancelled", code="cancelled", job=view)
+    if view.verdict == "reject":
+        raise VerificationFailed(_rejected(view), code="rejected", job=view)
+    unaudited = view.verdict != "accept" and (view.state == "settled" or view.verdict == "unaudited")
+    if unaudited and not (allow_unaudited and view.output is not None):
+        raise Unaudited(f"no quorum of jurors vouches for job {view.id[:16]}", code="unaudited", job=view)
+    if view.error is not None and not unaudited:
+        raise named_error(view.error, job=view)
+    if view.output is None:
+        raise JobFailed(f"job {view.id[:16]} ended without an answer", job=view)
+
+
+def _rejected(view: JobView) -> str:
+    tried = len(view.attempts)
+    return f"the jury rejected job {view.id[:16]}" + (f" after {tried} attempts" if tried > 1 else "")
+
+
+def conclude(view: JobView, receipt: Receipt | None, output_raw: bytes | None) -> Result[Output]:
+    """The result of a job for which `check_ended_well` holds."""
+    assert view.output is not None, "checked before"
+    verdict = "accept" if view.verdict == "accept" else "unaudited"
+    return Result(
+        job_id=view.id,
+        output=read_output(view.output),
+        output_raw=output_raw,
+        verdict=verdict,
+        lane=view.lane,
+        worker=view.worker,
+        jury=tuple(view.jury),
+        distances=majority_distances(view),
+        thresholds=view.thresholds,
+        cost_micro=view.cost_micro,
+        attempts=tuple(view.attempts),
+        receipt=receipt,
+        seconds=view.seconds or 0.0,
+    )
+
+
+def check_receipt(result: Result[Output]) -> None:
+    """Nothing, if the result's receipt holds, for its very bytes and its verdict.
+
+    Raises:
+        InvalidReceipt: `missing` if there is no receipt or no answer to compare, `verdict` if it says something else.
+    """
+    if result.receipt is None or result.output_raw is None:
+        raise InvalidReceipt("missing", "the node gave no receipt, or not the bytes of the answer")
+    summary = result.receipt.verify(output=result.output_raw)
+    if summary.verdict != result.verdict:
+        raise InvalidReceipt("verdict", f"the node says {result.verdict}, the receipt {summary.verdict}")
+
+
+def majority_distances(view: JobView) -> dict[str, float]:
+    """Per measure, the median over the jurors whose verdict is the job's; one liar moves it little."""
+    agreeing = [juror.distances for juror in view.jury if juror.verdict == view.verdict]
+    names = sorted({name for distances in agreeing for name in distances})
+    return {name: median(d[name] for d in agreeing if name in d) for name in names}
+
+
+def typed(result: Result[Output]) -> Result[O_co]:
+    """The same result; the type of the answer follows from the request."""
+    return cast("Result[O_co]", result)

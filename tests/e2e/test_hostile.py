@@ -1,0 +1,128 @@
+"""A stranger on a real connection: malformed, oversized, non-canonical and wrongly signed frames on every protocol.
+
+Each is refused, its sender is blamed in the log, and the connection goes on to serve an honest call.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from dht.messages import Ask, FindNode, Reply
+from dht.messages import PROTOCOL as DHT
+from ledger.sync import PROTOCOL as LEDGER
+from node.market.messages import AUDIT_PROTOCOL, JOB_PROTOCOL, PAID_PROTOCOL, REVEAL_PROTOCOL, Hire
+from node.swarm import Swarm, six
+from node.transport_libp2p import Libp2pTransport, open_transport
+from wire import codec
+from wire.call import call
+from wire.envelope import Envelope
+from wire.errors import ChannelClosed, FrameTooLarge, TransportError
+from wire.identity import Identity
+from wire.limits import FRAME_BYTES_MAX
+from wire.peer import PeerId, from_text
+
+PROTOCOLS = (JOB_PROTOCOL, AUDIT_PROTOCOL, REVEAL_PROTOCOL, PAID_PROTOCOL, DHT, LEDGER, "/quorate/crdt/1")
+
+
+@pytest.fixture(scope="module")
+def victim() -> Iterator[Swarm]:
+    """One node."""
+    swarm = six()
+    try:
+        swarm.start(swarm.members[0])
+        swarm.ready(swarm.members[0])
+        yield swarm
+    finally:
+        swarm.stop()
+
+
+def _forged_hire() -> bytes:
+    author = Identity.generate().peer
+    return codec.encode(Hire(Envelope("job", author, b"\x90", bytes(64)), b""))
+
+
+FRAMES = {
+    "empty": b"",
+    "random": secrets.token_bytes(200),
+    "truncated": codec.encode(Ask(FindNode(bytes(32), [])))[:-3],
+    "trailing": codec.encode(Ask(FindNode(bytes(32), []))) + b"\xc0",
+    "not canonical": b"\x91\xdd\x00\x00\x00\x03\xa9find-node\xc4\x00\x90",
+    "too deep": b"\x91" * 5000 + b"\xc0",
+    "huge": b"\xc6\x00\x0f\xff\x00" + bytes(0x0FFF00),
+    "wrongly signed": _forged_hire(),
+}
+
+
+async def _throw(transport: Libp2pTransport, peer: PeerId, protocol: str, frame: bytes) -> None:
+    """Send one frame; whatever the node answers, it must end the channel or reply, not hang."""
+    with trio.fail_after(10):
+        channel = await transport.open(peer, protocol)
+        try:
+            await channel.send(frame)
+            await channel.receive()
+        except (ChannelClosed, FrameTooLarge):
+            pass
+        finally:
+            await channel.aclose()
+
+
+async def _attack(address: str) -> None:
+    peer = from_text(address.rpartition("/p2p/")[2])
+    async with open_transport(Identity.generate().ed25519_seed, blame=lambda _: None) as transport:
+        transport.learn(peer, [address])
+        for protocol in PROTOCOLS:
+            for frame in FRAMES.values():
+                await _throw(transport, peer, protocol, frame)
+        with pytest.raises(TransportError):
+            channel = await transport.open(peer, DHT)
+            await channel.send(bytes(FRAME_BYTES_MAX + 1))
+        with trio.fail_after(10):
+            reply = await call(transport, peer, DHT, Ask(FindNode(bytes(32), [])), Reply)
+        assert reply.records == []
+
+
+async def test_hostile_frames_are_refused_and_blamed_and_the_node_goes_on(victim: Swarm) -> None:
+    member = victim.members[0]
+    await _attack(member.address)
+    assert member.alive
+    lines = [json.loads(line) for line in member.log().splitlines() if line.startswith("{")]
+    blamed = [line for line in lines if line["event"] == "peer_at_fault"]
+    assert len(blamed) >= len(PROTOCOLS) * (len(FRAMES) - 1), "all but the frames that happen to be valid elsewhere"
+    assert [line for line in lines if line["event"] == "handler_failed"] == [], "no bug of ours was hit"
+
+
+def test_two_nodes_cannot_share_a_home(victim: Swarm) -> None:
+    """Two writers of one chain would fork it; the second one is turned away with the reason."""
+    import subprocess
+    import sys
+
+    home = str(victim.members[0].home)
+    command = [sys.executable, "-m", "node", "up", "--home", home, "--listen", "/ip4/127.0.0.1/tcp/0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "another node is running" in done.stderr
+
+
+def test_an_open_key_file_is_refused_with_the_fix() -> None:
+    import subprocess
+    import sys
+
+    swarm = six()
+    member = swarm.members[0]
+    try:
+        swarm.start(member)
+        swarm.ready(member)
+        swarm.stop(keep_homes=True)
+        (member.home / "identity.key").chmod(0o644)
+        command = [sys.executable, "-m", "node", "up", "--home", str(member.home)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 1
+        assert "chmod 600" in done.stderr
+        assert "Traceback" not in done.stderr
+    finally:
+        swarm.stop()

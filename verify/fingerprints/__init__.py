@@ -1,0 +1,1 @@
+"""How an answer is compared with what a juror computed: one module per fingerprint, one registry."""

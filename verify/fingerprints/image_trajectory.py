@@ -1,0 +1,72 @@
+"""image.trajectory: the noise is the seed's, every diffusion step follows, and the last latent decodes to the picture.
+
+The juror starts each step from the *claimed* previous state, so numeric differences do not accumulate and
+all steps run in one batch. The step's error is measured against the step's own length: a run that skips, repeats or
+interpolates steps is off by the length of a step, an honest one by rounding.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from verify.faults import Refused
+from verify.fingerprints.base import Floats, bounded, claimed, computed, only, relative_l2, rows
+from wire.codec import Wire
+from wire.job import Expected, ImageInput, Output, Trace
+
+ID = "image.trajectory/step-relative-l2/1"
+
+RESOLUTION = {"noise": 2.0**-23, "step": 2.0**-23, "pixels": 1.0}
+"""float32 rounding for the states, one grey level for the picture."""
+
+
+def admit(inputs: Wire, output: Output, trace: Trace) -> None:
+    """Raises: Refused unless pixels u1[h, w] and latents f4[steps + 1, h, w] are all that is there, and finite."""
+    assert isinstance(inputs, ImageInput), "registered for image.generate"
+    only(output.tensors, "pixels")
+    only(trace.tensors, "latents")
+    pixels, latents = _claims(output, trace)
+    if len(latents) != inputs.steps + 1:
+        raise Refused("length", f"latents: {len(latents)} states, {inputs.steps + 1} expected")
+    if latents.shape[1:] != pixels.shape:
+        raise Refused("shape", f"latents of {latents.shape[1:]}, pixels of {pixels.shape}")
+
+
+def compare(output: Output, trace: Trace, expected: Expected) -> dict[str, float]:
+    """Distances between the claimed run and our own.
+
+    Returns:
+        noise: relative L2 of the first state to the seed's noise. step: largest relative L2 of a claimed step to ours.
+        pixels: largest absolute difference in grey levels. phash64: informative, Hamming distance of 64-bit pHashes
+        (imagehash); it sees another picture, never a skipped step.
+
+    Raises:
+        Refused: the claim cannot be compared. ExpectedUnusable: our own result cannot.
+    """
+    pixels, latents = _claims(output, trace)
+    if len(latents) < 2:
+        raise Refused("length", "latents: no step")
+    shape = latents.shape[1:]
+    noise = computed(expected, "noise", "f4", shape)
+    steps = computed(expected, "steps", "f4", (len(latents) - 1, *shape))
+    decoded = computed(expected, "pixels", "u1", shape)
+    if pixels.shape != shape:
+        raise Refused("shape", f"latents of {shape}, pixels of {pixels.shape}")
+    return {
+        "noise": relative_l2(rows((latents[0] - noise)[None]), rows(noise[None])),
+        "step": relative_l2(rows(latents[1:] - steps), rows(steps - latents[:-1])),
+        "pixels": bounded(float(np.abs(pixels - decoded).max())),
+        "phash64": _phash_distance(pixels, decoded),
+    }
+
+
+def _claims(output: Output, trace: Trace) -> tuple[Floats, Floats]:
+    return claimed(output.tensors, "pixels", "u1", 2), claimed(trace.tensors, "latents", "f4", 3)
+
+
+def _phash_distance(left: Floats, right: Floats) -> float:
+    import imagehash  # lazily: it brings SciPy and PyWavelets
+    from PIL import Image
+
+    one, other = (imagehash.phash(Image.fromarray(values.astype(np.uint8))) for values in (left, right))
+    return float(one - other)
