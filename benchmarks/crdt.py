@@ -2,16 +2,13 @@
 
 crdt.replicated_ops: signed operations that a replica receives in pages, decodes, verifies, admits and commits to
 SQLite (WAL, FULL) per second, on one core; go-ds-crdt's published claim is the peer.
-crdt.map_sets: sets of the unsigned map in memory, one at a time; pycrdt and Loro run the same work where they
-are installed.
+crdt.map_sets: sets of the unsigned map in memory, one per transaction; Loro and pycrdt run the same work.
 crdt.join_s: seconds until a new replica holds 1,000 entries of another, durably; OrbitDB's published figure.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,6 +16,8 @@ from pathlib import Path
 
 from nacl.signing import SigningKey
 
+from benchmarks.line import show
+from benchmarks.peers import PeerMissing, ask, python_with
 from crdt.lww_map import Entry, LwwMap
 from crdt.namespace import Namespace
 from crdt.op import MapSet
@@ -28,8 +27,31 @@ from crdt.sync import PullSession, SyncServer, check, sift
 from wire.peer import PeerId
 
 NOW_MS = 1_800_000_000_000
-GO_DS_CRDT = ("go-ds-crdt", 400.0, "published")
-ORBITDB = ("OrbitDB 0.28", 20.0, "published")
+
+_LORO = """
+import sys, time
+import loro
+doc = loro.LoroDoc()
+made = doc.get_map("m")
+count, names = int(sys.argv[1]), [f"key {index}" for index in range(1000)]
+start = time.perf_counter()
+for index in range(count):
+    made.insert(names[index % 1000], "value")
+    doc.commit()
+print(count / (time.perf_counter() - start))
+"""
+
+_PYCRDT = """
+import sys, time
+import pycrdt
+doc = pycrdt.Doc()
+made = doc.get("m", type=pycrdt.Map)
+count, names = int(sys.argv[1]), [f"key {index}" for index in range(1000)]
+start = time.perf_counter()
+for index in range(count):
+    made[names[index % 1000]] = "value"
+print(count / (time.perf_counter() - start))
+"""
 
 
 class _Key:
@@ -39,24 +61,6 @@ class _Key:
 
     def sign(self, message: bytes) -> bytes:
         return self._key.sign(message).signature
-
-
-def report(name: str, value: float, unit: str, better: str, peer: tuple[str, float | None, str]) -> None:
-    """Print one figure beside its peer's."""
-    peer_name, peer_value, source = peer
-    line = {
-        "name": name,
-        "value": round(value, 4),
-        "unit": unit,
-        "peer": peer_name,
-        "peer_value": peer_value,
-        "ratio": None if peer_value is None else round(value / peer_value, 4),
-        "better": better,
-        "source": source,
-    }
-    if peer_value is None:
-        line["error"] = f"{peer_name} is not installed"
-    print(json.dumps(line), flush=True)
 
 
 def replicate(count: int, folder: Path) -> float:
@@ -96,35 +100,15 @@ def own_sets(count: int) -> float:
     return sets_per_s(count, lambda n: made.apply(names[n % 1000], Entry(n, b"%d" % n, b"value", author)))
 
 
-def loro_sets(count: int) -> float | None:
-    if importlib.util.find_spec("loro") is None:
-        return None
-    import loro
-
-    doc = loro.LoroDoc()
-    made = doc.get_map("m")
-    names = [f"key {index}" for index in range(1000)]
-
-    def one(n: int) -> None:
-        made.insert(names[n % 1000], b"value")
-        doc.commit()
-
-    return sets_per_s(count, one)
-
-
-def pycrdt_sets(count: int) -> float | None:
-    if importlib.util.find_spec("pycrdt") is None:
-        return None
-    import pycrdt
-
-    doc = pycrdt.Doc()
-    made = doc.get("m", type=pycrdt.Map)
-    names = [f"key {index}" for index in range(1000)]
-
-    def one(n: int) -> None:
-        made[names[n % 1000]] = "value"
-
-    return sets_per_s(count, one)
+def show_sets(count: int) -> None:
+    """Our map beside each library, which runs in an environment of its own."""
+    for name, requirement, program in (("loro", "loro==1.17.1", _LORO), ("pycrdt", "pycrdt==0.14.13", _PYCRDT)):
+        value, error = None, None
+        try:
+            value = float(ask(python_with(name, requirement), program, str(count)))
+        except PeerMissing as exc:
+            error = str(exc)
+        show("crdt.map_sets", own_sets(count), "sets/s", better="higher", peer=name, peer_value=value, error=error)
 
 
 def main() -> None:
@@ -133,12 +117,13 @@ def main() -> None:
     scale = 1 if parser.parse_args().quick else 10
     with tempfile.TemporaryDirectory() as name:
         count = 5_000 * scale
-        report("crdt.replicated_ops", count / replicate(count, Path(name)), "ops/s", "higher", GO_DS_CRDT)
-        report("crdt.join_s", replicate(1_000, Path(name)), "s", "lower", ORBITDB)
-    sets = 100_000 * scale
-    own = own_sets(sets)
-    report("crdt.map_sets", own, "sets/s", "higher", ("loro", loro_sets(sets // 10), "measured"))
-    report("crdt.map_sets", own, "sets/s", "higher", ("pycrdt", pycrdt_sets(sets // 10), "measured"))
+        rate = count / replicate(count, Path(name))
+        show(
+            "crdt.replicated_ops", rate, "ops/s", better="higher", peer="go-ds-crdt", peer_value=400, source="published"
+        )
+        seconds = replicate(1_000, Path(name))
+        show("crdt.join_s", seconds, "s", better="lower", peer="OrbitDB 0.28", peer_value=20, source="published")
+    show_sets(100_000 * scale)
 
 
 if __name__ == "__main__":
