@@ -58,6 +58,12 @@ class Job:
     output: bytes | None = None
     receipt: bytes | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
+    seq_floor: int = 0
+
+    @property
+    def next_seq(self) -> int:
+        """Number of the next event; numbers are never used again, even where progress was not stored."""
+        return max(self.seq_floor, int(self.events[-1]["seq"]) + 1 if self.events else 0)
 
     @property
     def final(self) -> bool:
@@ -139,18 +145,20 @@ class Board:
         progress = kind == "running" and bool(data)
         if progress and len(job.events) >= EVENTS_MAX:
             return
-        job.events.append({"seq": len(job.events), "at_ms": self._now_ms(), "type": kind, **data})
+        job.events.append({"seq": job.next_seq, "at_ms": self._now_ms(), "type": kind, **data})
         if not progress:
             self._store(job)
         self._changed.pop(job.id, trio.Event()).set()
 
     async def follow(self, job: Job, after: int = -1) -> AsyncIterator[dict[str, Any]]:
         """Events with a sequence number above `after`, as they happen; ends behind the final one."""
-        at = after + 1
+        at = 0
         while True:
             while at < len(job.events):
-                yield job.events[at]
+                event = job.events[at]
                 at += 1
+                if event["seq"] > after:
+                    yield event
             if job.final:
                 return
             await self._changed.setdefault(job.id, trio.Event()).wait()
@@ -190,9 +198,9 @@ def _lasting(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _load(row: dict[str, Any]) -> Job:
     plain = msgspec.msgpack.decode(row["plain"])
-    events = [{**event, "seq": seq} for seq, event in enumerate(plain.pop("events"))]
     request = msgspec.msgpack.decode(row["request"], type=Request)
-    job = Job(row["id"], request, row["created_ms"], output=row["output"], receipt=row["receipt"], events=events)
+    job = Job(row["id"], request, row["created_ms"], output=row["output"], receipt=row["receipt"])
     for name, value in plain.items():
         setattr(job, name, value)
+    job.seq_floor = job.next_seq + EVENTS_MAX + 1
     return job

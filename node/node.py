@@ -16,7 +16,6 @@ from importlib.metadata import version
 from typing import Any
 
 import trio
-from workloads.service import open_pool
 
 from crdt.namespace import Namespace, author_key
 from crdt.service import Replicas, open_replicas
@@ -50,6 +49,7 @@ from wire.peer import PeerId, from_text, short, to_text
 from wire.transport import Transport
 from workloads.catalog import built_in
 from workloads.executor import ModelInfo
+from workloads.service import open_pool
 
 NAMESPACES = (
     Namespace("keys", "map", "author-keyed"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import structlog
-from workloads.service import Pool
 
 from ledger.service import Ledger
 from node.config import Settings
@@ -14,8 +14,9 @@ from node.keys import Keyring
 from verify.calibration import Calibration
 from wire.errors import Busy, RemoteError
 from wire.identity import Identity
+from wire.job import Expected, JobSpec, Output, Trace
 from wire.transport import Transport
-from workloads.executor import ModelInfo
+from workloads.executor import Event, ModelInfo
 
 
 @dataclass
@@ -35,6 +36,18 @@ class Slots:
         self.free += 1
 
 
+class Executors(Protocol):
+    """What runs models for us: `workloads.service.Pool`, or one in this process under a virtual clock."""
+
+    async def run(self, spec: JobSpec, on_event: Callable[[Event], None]) -> tuple[Output, Trace]:
+        """See `workloads.executor.Executor.run`."""
+        ...
+
+    async def recheck(self, spec: JobSpec, output: Output, trace: Trace) -> Expected:
+        """See `workloads.executor.Executor.recheck`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Context:
     """Handed to requester, worker and juror."""
@@ -43,7 +56,7 @@ class Context:
     identity: Identity
     transport: Transport
     ledger: Ledger
-    pool: Pool
+    pool: Executors
     calibrations: Mapping[bytes, Calibration]
     keyring: Keyring
     models: Sequence[ModelInfo]

@@ -67,7 +67,7 @@ async def test_every_party_derives_the_same_trust_edges_from_the_payers_chain(tm
         payer, worker, *jury = parties = await five(stack, tmp_path)
         await verdict_job(payer, worker, jury, 1, "accept")
         await verdict_job(payer, worker, jury, 2, "accept")
-        assert (payer.peer, worker.peer, 2000.0, "work", 1) in worker.trust_edges()
+        assert (payer.peer, worker.peer, 2000.0, "work", 2) in worker.trust_edges()
         assert [party.trust_edges() for party in parties[1:]] == [payer.trust_edges()] * 4
 
 
