@@ -10,17 +10,23 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import structlog
 import trio
 
+from crdt import service as crdt_service
 from crdt.namespace import Namespace, author_key
 from crdt.service import Replicas, open_replicas
+from dht import service as dht_service
 from dht.record import ProviderAd
 from dht.service import Dht, open_dht
+from ledger import ports as ledger_ports
+from ledger import service as ledger_service
 from ledger.service import open_ledger
 from node import intake, log
 from node.config import Settings
@@ -28,14 +34,14 @@ from node.identity import load_or_create
 from node.jobs import Board, Job
 from node.keys import Keyring
 from node.market import pricing
-from node.market.context import Context, Slots
+from node.market.context import Context, Executors, NodeIdentity, Slots
 from node.market.finder import Finder
 from node.market.juror import JurorService
 from node.market.messages import AUDIT_PROTOCOL, JOB_PROTOCOL, PAID_PROTOCOL, REVEAL_PROTOCOL, Paid
 from node.market.payer import Payer
 from node.market.requester import Requester
 from node.market.worker import Worker
-from node.transport_libp2p import Libp2pTransport, open_transport
+from node.transport_libp2p import open_transport
 from node.trust import Trust
 from node.views import entry_view
 from verify.calibrated import calibrations
@@ -49,7 +55,7 @@ from wire.peer import PeerId, from_text, short, to_text
 from wire.transport import Transport
 from workloads.catalog import built_in
 from workloads.executor import ModelInfo
-from workloads.service import open_pool
+from workloads.service import Pool, open_pool
 
 NAMESPACES = (
     Namespace("keys", "map", "author-keyed"),
@@ -256,12 +262,12 @@ class Node:
         )
 
     async def catch_up_forever(self) -> None:
-        """Fetch what is new on the chains of connected peers, settle what they owe us, learn whom they trust."""
+        """Fetch what is new on the chains of the peers we know, settle what they owe us, learn whom they trust."""
         while True:
             await trio.sleep(self.context.settings.sync_period_s)
             self.learn_keys()
-            for peer in _connected(self.context.transport):
-                await self.catch_up(peer)
+            for contact in self.dht.contacts():
+                await self.catch_up(contact.peer)
 
     async def catch_up(self, peer: PeerId) -> None:
         """One peer's chain."""
@@ -273,8 +279,13 @@ class Node:
                 self.context.log.debug("not_caught_up", peer=short(peer), reason=str(exc))
 
 
+@runtime_checkable
+class _Connected(Protocol):
+    def connected(self) -> list[PeerId]: ...
+
+
 def _connected(transport: Transport) -> list[PeerId]:
-    return transport.connected() if isinstance(transport, Libp2pTransport) else []
+    return transport.connected() if isinstance(transport, _Connected) else []
 
 
 def _model_view(model: ModelInfo) -> dict[str, Any]:
@@ -303,9 +314,18 @@ def _served(settings: Settings) -> Sequence[ModelInfo]:
     return [model for model in installed if not settings.models or model.name in settings.models]
 
 
+@dataclass(frozen=True)
+class Offload:
+    """Where blocking work runs: worker threads, or, under a virtual clock, right here."""
+
+    ledger: ledger_ports.RunSync = ledger_service.in_thread
+    dht: dht_service.Run = dht_service.in_thread
+    shared: crdt_service.Offload = trio.to_thread.run_sync
+
+
 @asynccontextmanager
 async def open_node(settings: Settings) -> AsyncIterator[Node]:
-    """A running node; leaving the scope stops it in the opposite order.
+    """A running node with its API; leaving the scope stops it in the opposite order.
 
     Raises:
         LocalError: something of this machine's (a file, a port, a setting) prevents it; says what.
@@ -313,50 +333,84 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
     from node.api import open_api
 
     identity = load_or_create(settings)
-    logger = log.get().bind(node=short(identity.peer))
-    models = _served(settings)
+    faults = Faults(log.get().bind(node=short(identity.peer)))
+    async with (
+        open_transport(
+            identity.ed25519_seed, listen=settings.listen, blame=faults.blame, on_bug=faults.bug
+        ) as transport,
+        _open_pool(settings) as pool,
+        assemble(settings, identity, transport, pool, now_ms, faults=faults) as node,
+        open_api(node, settings.home, settings.api_port),
+    ):
+        yield node
 
-    def blame(exc: RemoteError) -> None:
-        logger.warning("peer_at_fault", peer=short(PeerId(exc.peer)), reason=exc.reason, penalty=exc.penalty)
 
-    def bug(exc: Exception) -> None:
-        logger.error("handler_failed", error=repr(exc), exc_info=exc)
+class Faults:
+    """Where the faults of peers and our own go: the log."""
 
+    def __init__(self, logger: structlog.typing.FilteringBoundLogger) -> None:
+        self.log = logger
+
+    def blame(self, exc: RemoteError) -> None:
+        """A peer broke a rule."""
+        self.log.warning("peer_at_fault", peer=short(PeerId(exc.peer)), reason=exc.reason, penalty=exc.penalty)
+
+    def bug(self, exc: Exception) -> None:
+        """A handler of ours failed."""
+        self.log.error("handler_failed", error=repr(exc), exc_info=exc)
+
+
+@asynccontextmanager
+async def assemble(
+    settings: Settings,
+    identity: NodeIdentity,
+    transport: Transport,
+    pool: Executors,
+    clock_ms: Callable[[], int],
+    *,
+    faults: Faults,
+    offload: Offload | None = None,
+) -> AsyncIterator[Node]:
+    """Everything between the network and the API, over any filling of the Transport seam.
+
+    Raises:
+        LocalError: as `open_node`.
+    """
+    run = offload or Offload()
+    seeds = _bootstrap(transport, settings)
+    keyring = Keyring()
+    keyring.learn(identity.key_record(), author=identity.peer)
+    home, blame = settings.home, faults.blame
     async with AsyncExitStack() as stack:
-        transport = await stack.enter_async_context(
-            open_transport(identity.ed25519_seed, listen=settings.listen, blame=blame, on_bug=bug)
-        )
-        keyring = Keyring()
-        keyring.learn(identity.key_record(), author=identity.peer)
         ledger = await stack.enter_async_context(
             open_ledger(
-                settings.home / "ledger.db",
+                home / "ledger.db",
                 identity,
                 transport,
-                now_ms,
+                clock_ms,
                 keyring.check,
                 allowance_micro=settings.credit_limit_micro,
                 blame=blame,
+                run=run.ledger,
             )
         )
-        pool = await stack.enter_async_context(_open_pool(settings))
-        seeds = _bootstrap(transport, settings)
         dht = await stack.enter_async_context(
-            open_dht(transport, identity, now_ms, settings.home / "dht.db", seeds, blame=blame)
+            open_dht(transport, identity, clock_ms, home / "dht.db", seeds, blame=blame, run=run.dht)
         )
         replicas = await stack.enter_async_context(
             open_replicas(
-                settings.home / "shared.db",
+                home / "shared.db",
                 identity,
                 transport,
-                now_ms,
+                clock_ms,
                 namespaces=NAMESPACES,
-                peers=lambda: _connected(transport),
+                peers=lambda: [contact.peer for contact in dht.contacts()],
                 period_s=settings.sync_period_s,
                 blame=blame,
+                offload=run.shared,
             )
         )
-        board = Board(settings.home / "jobs.db", now_ms, open_max=settings.jobs_queued_max)
+        board = Board(home / "jobs.db", clock_ms, open_max=settings.jobs_queued_max)
         stack.callback(board.close)
         context = Context(
             settings=settings,
@@ -366,10 +420,10 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
             pool=pool,
             calibrations=calibrations(),
             keyring=keyring,
-            models=models,
-            now_ms=now_ms,
+            models=_served(settings),
+            now_ms=clock_ms,
             blame=blame,
-            log=logger,
+            log=faults.log,
             slots=Slots(settings.worker_slots),
         )
         nursery = await stack.enter_async_context(trio.open_nursery())
@@ -379,7 +433,6 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
         node.serve()
         nursery.start_soon(_join, node)
         nursery.start_soon(node.catch_up_forever)
-        await stack.enter_async_context(open_api(node, settings.home, settings.api_port))
         yield node
 
 
@@ -388,7 +441,7 @@ async def _join(node: Node) -> None:
     await node.announce_forever()
 
 
-def _open_pool(settings: Settings) -> Any:
+def _open_pool(settings: Settings) -> AbstractAsyncContextManager[Pool]:
     return open_pool(
         workers=settings.worker_processes,
         threads=settings.worker_threads,
@@ -397,7 +450,7 @@ def _open_pool(settings: Settings) -> Any:
     )
 
 
-def _bootstrap(transport: Libp2pTransport, settings: Settings) -> list[PeerId]:
+def _bootstrap(transport: Transport, settings: Settings) -> list[PeerId]:
     """The peers to join through, their addresses learned.
 
     Raises:

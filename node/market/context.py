@@ -12,8 +12,8 @@ from ledger.service import Ledger
 from node.config import Settings
 from node.keys import Keyring
 from verify.calibration import Calibration
+from verify.juror import JurorSigner
 from wire.errors import Busy, RemoteError
-from wire.identity import Identity
 from wire.job import Expected, JobSpec, Output, Trace
 from wire.transport import Transport
 from workloads.executor import Event, ModelInfo
@@ -36,6 +36,10 @@ class Slots:
         self.free += 1
 
 
+class NodeIdentity(JurorSigner, Protocol):
+    """What the market needs of an identity; `wire.identity.Identity` is one."""
+
+
 class Executors(Protocol):
     """What runs models for us: `workloads.service.Pool`, or one in this process under a virtual clock."""
 
@@ -53,7 +57,7 @@ class Context:
     """Handed to requester, worker and juror."""
 
     settings: Settings
-    identity: Identity
+    identity: NodeIdentity
     transport: Transport
     ledger: Ledger
     pool: Executors
