@@ -15,6 +15,10 @@ Q = TypeVar("Q", bound=Wire)
 R = TypeVar("R", bound=Wire)
 
 
+REASON_CHARS_MAX = 500
+RETRY_S_MAX = 3600.0
+
+
 class Refusal(Wire, frozen=True, tag="refusal"):
     """What a server answers instead of a reply; `retry_s` is 0 where trying again cannot help."""
 
@@ -47,13 +51,25 @@ def unpack(peer: PeerId, frame: bytes, kind: type[R]) -> R:
     """
     try:
         answer = codec.decode(Answer, frame)
-        if answer.refusal is not None:
+        if answer.refusal is not None and answer.body is None:
+            _check(answer.refusal)
             raise Refused(peer, answer.refusal)
-        if answer.body is None:
-            raise Malformed("an answer without a body")
+        if answer.body is None or answer.refusal is not None:
+            raise Malformed("an answer holds either a body or a refusal")
         return codec.decode(kind, answer.body)
     except Malformed as exc:
         raise RemoteError(peer, f"undecodable answer: {exc}") from exc
+
+
+def _check(refusal: Refusal) -> None:
+    if len(refusal.code) > REASON_CHARS_MAX or len(refusal.reason) > REASON_CHARS_MAX:
+        raise Malformed("a refusal that goes on and on")
+    if not 0 <= refusal.retry_s <= RETRY_S_MAX:  # a NaN fails this too
+        raise Malformed(f"a refusal with retry_s {refusal.retry_s}")
+
+
+def _refuse(code: str, reason: str, retry_s: float = 0.0) -> Answer:
+    return Answer(None, Refusal(code, reason[:REASON_CHARS_MAX], min(retry_s, RETRY_S_MAX)))
 
 
 async def call(transport: Transport, peer: PeerId, protocol: str, request: Wire, reply: type[R]) -> R:
@@ -90,17 +106,17 @@ def answer_calls(
             request = codec.decode(kind, await channel.receive())
         except Malformed as exc:
             blame(RemoteError(channel.peer, f"malformed request: {exc}"))
-            await channel.send(codec.encode(Answer(None, Refusal("malformed", str(exc)))))
+            await channel.send(codec.encode(_refuse("malformed", str(exc))))
             return
         try:
             body = codec.encode(await handle(channel.peer, request))
         except Busy as exc:
-            answer = Answer(None, Refusal("busy", str(exc), exc.retry_s))
+            answer = _refuse("busy", str(exc), exc.retry_s)
         except RemoteError as exc:
             blame(exc)
-            answer = Answer(None, Refusal("refused", exc.reason))
+            answer = _refuse("refused", exc.reason)
         except (LocalError, Malformed) as exc:
-            answer = Answer(None, Refusal("refused", str(exc)))
+            answer = _refuse("refused", str(exc))
         else:
             answer = Answer(body, None)
         await channel.send(codec.encode(answer))

@@ -15,7 +15,10 @@ def _midstate(domain: str) -> hashlib._Hash:
 
 
 def digest(domain: str, *parts: bytes) -> bytes:
-    """32-byte hash of `parts` under `domain`; two or more parts are length-prefixed (8 bytes, big-endian)."""
+    """32-byte hash of `parts` under `domain`; two or more parts are length-prefixed (8 bytes, big-endian).
+
+    One part stands alone, without a prefix: a domain hashes either one part, always, or two and more.
+    """
     state = _midstate(domain).copy()
     if len(parts) == 1:
         state.update(parts[0])

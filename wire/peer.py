@@ -27,7 +27,7 @@ def from_text(text: str) -> PeerId:
     """The key inside a libp2p peer id.
 
     Raises:
-        Malformed: not the base58btc peer id of an Ed25519 key.
+        Malformed: not the base58btc peer id of an Ed25519 key, in its one spelling.
     """
     try:
         raw = base58.b58decode(text) if len(text) <= 64 else b""
@@ -35,7 +35,10 @@ def from_text(text: str) -> PeerId:
         raise Malformed(f"not base58: {text[:70]!r}") from exc
     if len(raw) != 38 or not raw.startswith(_PREFIX):
         raise Malformed(f"not the peer id of an Ed25519 key: {text[:70]!r}")
-    return PeerId(raw[6:])
+    peer = PeerId(raw[6:])
+    if to_text(peer) != text:  # the decoder forgives white space at the end
+        raise Malformed(f"not the canonical spelling of a peer id: {text[:70]!r}")
+    return peer
 
 
 def short(peer: PeerId) -> str:
