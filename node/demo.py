@@ -53,19 +53,21 @@ def _tasks() -> list[Task]:
 
 def main(*, as_json: bool, keep: bool, out: Path) -> int:
     """Run the demo; returns the exit status. With `as_json`, all but the last line goes to stderr."""
-    console = Console(stderr=as_json, highlight=False)
+    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     started = time.monotonic()
     swarm = six(cheat=CHEAT)
+    kept = False
     try:
         summary = _run(console, swarm, out)
     except LocalError as exc:
         console.print(f"[red]the demo failed:[/red] {exc}")
-        _finish(console, swarm, keep=False)
         return 1
     except KeyboardInterrupt:
-        _finish(console, swarm, keep=False)
         return 130
-    _finish(console, swarm, keep=keep)
+    else:
+        kept = keep
+    finally:
+        _finish(console, swarm, keep=kept)
     summary["seconds"] = round(time.monotonic() - started, 2)
     good = summary["cheater_caught"] and summary["ledger_sum"] == 0 and all(j["receipt_ok"] for j in summary["jobs"])
     good = good and all(job["verdict"] == "accept" for job in summary["jobs"])
@@ -179,7 +181,7 @@ def _save(console: Console, asker: Any, task: Task, out: Path) -> None:
     with asker.client() as client:
         job = client.job(task.view["id"])
         if "image" in output:
-            path = stem.with_suffix(".png")
+            path = Path(f"{stem}.png")
             path.write_bytes(base64.b64decode(output["image"]["png_base64"]))
             console.print(f"  picture     {path}")
         if "embeddings" in output:

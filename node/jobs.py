@@ -127,8 +127,15 @@ class Board:
         """Every job, oldest first."""
         return list(self._jobs.values())
 
-    def update(self, job: Job, state: str | None = None, **fields: Any) -> None:
-        """Change fields and, with `state`, move the job on; stored before anyone is told."""
+    def update(self, job: Job, state: str | None = None, *, tell: dict[str, Any] | None = None, **fields: Any) -> None:
+        """Change fields and, with `state`, move the job on; stored before anyone is told.
+
+        Args:
+            job: not a finished one.
+            state: the new state; an event of that name goes out.
+            tell: what the event says besides.
+            fields: of `Job`.
+        """
         assert not job.final, "a finished job does not change"
         for name, value in fields.items():
             setattr(job, name, value)
@@ -136,7 +143,7 @@ class Board:
             job.finished_ms = self._now_ms()
         if state is not None:
             job.state = state
-            self.event(job, state, **({"verdict": job.verdict} if state in FINAL else {}))
+            self.event(job, state, **({"verdict": job.verdict} if state in FINAL else {}), **(tell or {}))
         else:
             self._store(job)
 

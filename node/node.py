@@ -257,7 +257,7 @@ class Node:
             lanes=list(model.lanes),
             price_micro=pricing.unit_price_micro(model.kind, context.settings.price_percent),
             addresses=context.transport.addresses(),
-            load=0.0,
+            load=context.slots.load,
             key_record=codec.encode(context.identity.key_record()),
         )
 

@@ -19,6 +19,8 @@ from wire.transport import Channel
 
 ECHO = "/quorate/sim/echo/1"
 GOSSIP = "/quorate/sim/gossip/1"
+ITEM_BYTES = 32
+ITEMS_PER_FRAME = 16
 QUIET_S = 120.0
 """Virtual seconds in which everything must come right once the faults have stopped."""
 
@@ -119,12 +121,12 @@ class Gossip:
         return digest("sim.gossip", *sorted(self.known))
 
     async def serve(self, channel: Channel) -> None:
-        """Take items of 32 bytes until the other side closes."""
+        """Take frames of items until the other side closes."""
         while True:
-            item = await channel.receive()
-            if len(item) != 32:
-                raise Malformed("an item has 32 bytes")
-            self.known[item] = None
+            frame = await channel.receive()
+            if len(frame) % ITEM_BYTES:
+                raise Malformed(f"an item has {ITEM_BYTES} bytes")
+            self.known.update((frame[at : at + ITEM_BYTES], None) for at in range(0, len(frame), ITEM_BYTES))
 
     async def push_for_ever(self) -> None:
         """Send everything to one random peer each second."""
@@ -135,8 +137,9 @@ class Gossip:
             except TransportError:
                 continue
             try:
-                for item in list(self.known):
-                    await channel.send(item)
+                items = list(self.known)
+                for at in range(0, len(items), ITEMS_PER_FRAME):
+                    await channel.send(b"".join(items[at : at + ITEMS_PER_FRAME]))
             except TransportError:
                 continue
             finally:

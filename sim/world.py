@@ -60,6 +60,11 @@ class SimNode:
         self._over = trio.Event()
 
     @property
+    def world(self) -> World:
+        """Where it lives."""
+        return self._world
+
+    @property
     def others(self) -> list[PeerId]:
         """All other nodes of the world."""
         return [node.peer for node in self._world.nodes if node is not self]

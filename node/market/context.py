@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
+import trio
 
 from ledger.service import Ledger
 from node.config import Settings
@@ -19,21 +21,35 @@ from wire.transport import Transport
 from workloads.executor import Event, ModelInfo
 
 
-@dataclass
 class Slots:
-    """Jobs and audits that may be in progress at once."""
+    """Jobs and audits in progress: so many at once, and so many more in line.
 
-    free: int
+    Args:
+        count: in progress at once.
+        line_max: waiting at most; whoever comes then is refused politely.
+    """
 
-    def take(self) -> None:
-        """Raises: Busy if none is free."""
-        if self.free <= 0:
-            raise Busy(2.0, "all slots are taken")
-        self.free -= 1
+    def __init__(self, count: int, line_max: int = 16) -> None:
+        self._limiter = trio.CapacityLimiter(count)
+        self._line_max = line_max
 
-    def give_back(self) -> None:
-        """Free a slot that was taken."""
-        self.free += 1
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """Hold a slot, after waiting for it if need be.
+
+        Raises:
+            Busy: too many are waiting.
+        """
+        if self._limiter.statistics().tasks_waiting >= self._line_max:
+            raise Busy(2.0, "too much work is waiting")
+        async with self._limiter:
+            yield
+
+    @property
+    def load(self) -> float:
+        """Work in progress and in line, per slot."""
+        now = self._limiter.statistics()
+        return (now.borrowed_tokens + now.tasks_waiting) / now.total_tokens
 
 
 class NodeIdentity(JurorSigner, Protocol):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from node.market.context import Context
 from verify import verdict
+from verify.faults import Refused
 from verify.juror import Hearing, Juror
 from verify.messages import JuryAnswer, JuryAsk, RevealAsk
 from verify.verdict import Finding
 from wire.envelope import Envelope
-from wire.errors import Busy, LocalError
+from wire.errors import LocalError, Malformed
 from wire.job import Expected
 from wire.peer import PeerId, short
+from workloads.executor import ExecutorCrashed
 
 
 class JurorService:
@@ -39,16 +41,14 @@ class JurorService:
         context, ask = self._context, hearing.ask
         if hearing.case.spec.model not in {model.cid for model in context.models}:
             return verdict.abstain("the model is not installed here")
-        context.slots.take()
         try:
-            return await context.pool.recheck(hearing.case.spec, ask.output, ask.trace)
-        except Busy:
-            raise
-        except LocalError as exc:
+            async with context.slots.one():
+                return await context.pool.recheck(hearing.case.spec, ask.output, ask.trace)
+        except Malformed as exc:
+            return verdict.refused(Refused("claim", str(exc)))
+        except (LocalError, ExecutorCrashed) as exc:
             context.log.warning("recheck_failed", reason=str(exc))
             return verdict.inconclusive(str(exc))
-        finally:
-            context.slots.give_back()
 
     async def reveal(self, peer: PeerId, ask: RevealAsk) -> Envelope:
         """Open our vote to a full jury."""

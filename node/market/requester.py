@@ -165,7 +165,8 @@ class Requester:
         context = self._context
         plan = self._plan(job.request, await self._finder.enough(job.request, tried.workers), tried)
         tried.workers.add(plan.worker)
-        self._board.update(job, "matched", worker=to_text(plan.worker))
+        worker = to_text(plan.worker)
+        self._board.update(job, "matched", tell={"worker": worker, "why": plan.reason}, worker=worker)
         spec = plan.spec
         offer = await context.ledger.offer(
             job=spec.id,

@@ -50,22 +50,18 @@ class Worker:
         hire = codec.decode(Hire, await channel.receive())
         try:
             spec, offer = await self._consider(channel, hire)
-            self._context.slots.take()
         except Refuse as exc:
             await channel.send(codec.encode(exc.declined))
             return
-        except Busy as exc:
-            await channel.send(codec.encode(Declined("busy", str(exc))))
-            return
         try:
             await self._work(channel, spec, offer)
+        except Busy as exc:
+            await channel.send(codec.encode(Declined("busy", str(exc))))
         except Refuse as exc:
             await channel.send(codec.encode(exc.declined))
         except (LocalError, ExecutorCrashed) as exc:
             self._context.log.warning("job_failed", job=spec.id.hex()[:12], reason=str(exc))
             await channel.send(codec.encode(Declined("failed", str(exc))))
-        finally:
-            self._context.slots.give_back()
 
     async def _consider(self, channel: Channel, hire: Hire) -> tuple[JobSpec, Entry]:
         context = self._context
@@ -110,7 +106,8 @@ class Worker:
         await channel.send(codec.encode(Hired(codec.encode(accept))))
         log = context.log.bind(job=spec.id.hex()[:12], requester=short(channel.peer))
         log.info("job_accepted", kind=spec.kind, price_micro=spec.price_micro)
-        output, trace = await self._run(channel, spec)
+        async with context.slots.one():
+            output, trace = await self._run(channel, spec)
         salt = secrets.token_bytes(SALT_BYTES)
         promise = commitment.commit(spec.id, output, trace, salt)
         await channel.send(codec.encode(Committed(seal(context.identity, "commitment", promise))))

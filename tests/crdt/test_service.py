@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
-import trio.testing
+from trio.testing import MockClock
 
 from crdt.limits import PAGE_OPS_MAX
 from crdt.namespace import Namespace, author_key
@@ -60,7 +60,7 @@ class World:
 
 
 @pytest.fixture
-async def world(tmp_path: Path, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> World:
+async def world(tmp_path: Path, nursery: trio.Nursery) -> World:
     return World(Net(nursery), tmp_path)
 
 
@@ -74,7 +74,7 @@ def equal(nodes: Sequence[Replicas]) -> bool:
     return len({node.digest() for node in nodes}) == 1
 
 
-async def test_a_local_change_is_pushed_to_peers_before_any_pull(world: World) -> None:
+async def test_a_local_change_is_pushed_to_peers_before_any_pull(world: World, autojump_clock: MockClock) -> None:
     async with world.node("ann") as ann, world.node("bob") as bob:
         key = author_key(world.keys["ann"].peer, "cid")
         async with bob.changes() as watch:
@@ -88,7 +88,7 @@ async def test_a_local_change_is_pushed_to_peers_before_any_pull(world: World) -
         assert world.faults == []
 
 
-async def test_nodes_that_were_apart_converge_within_a_few_periods(world: World) -> None:
+async def test_nodes_that_were_apart_converge_within_a_few_periods(world: World, autojump_clock: MockClock) -> None:
     async with AsyncExitStack() as stack:
         nodes = {name: await stack.enter_async_context(world.node(name)) for name in "abcdef"}
         left = {world.keys[name].peer for name in "abc"}
@@ -107,7 +107,7 @@ async def test_nodes_that_were_apart_converge_within_a_few_periods(world: World)
         assert world.faults == []
 
 
-async def test_a_newcomer_pulls_more_than_one_page(world: World) -> None:
+async def test_a_newcomer_pulls_more_than_one_page(world: World, autojump_clock: MockClock) -> None:
     count = 2 * PAGE_OPS_MAX + 7
     async with world.node("ann") as ann:
         async with trio.open_nursery() as nursery:
@@ -119,7 +119,7 @@ async def test_a_newcomer_pulls_more_than_one_page(world: World) -> None:
             assert ann.digest() == bob.digest()
 
 
-async def test_a_restarted_node_reads_back_what_it_held_and_goes_on(world: World) -> None:
+async def test_a_restarted_node_reads_back_what_it_held_and_goes_on(world: World, autojump_clock: MockClock) -> None:
     async with world.node("ann") as ann:
         async with world.node("bob") as bob:
             await bob.set_add("tags", b"one")
@@ -133,7 +133,7 @@ async def test_a_restarted_node_reads_back_what_it_held_and_goes_on(world: World
             assert ann.forks("tags") == []
 
 
-async def test_a_change_that_the_rules_forbid_is_refused_at_once(world: World) -> None:
+async def test_a_change_that_the_rules_forbid_is_refused_at_once(world: World, autojump_clock: MockClock) -> None:
     async with world.node("ann") as ann:
         for change in (
             partial(ann.map_set, "models", author_key(Key("bob").peer, "cid"), b"mine now"),
@@ -146,7 +146,7 @@ async def test_a_change_that_the_rules_forbid_is_refused_at_once(world: World) -
         assert ann.operations("models") == ann.operations("tags") == 0
 
 
-async def test_a_peer_with_other_rules_or_an_unknown_namespace_is_refused(world: World) -> None:
+async def test_other_rules_and_unknown_namespaces_are_refused(world: World, autojump_clock: MockClock) -> None:
     other = (Namespace("models", "map", "open"), Namespace("tags", "set"))
     async with world.node("ann"), world.node("bob", other) as bob:
         with pytest.raises(Refused, match="other rules"):
@@ -156,7 +156,9 @@ async def test_a_peer_with_other_rules_or_an_unknown_namespace_is_refused(world:
             await call(world.net.transport(world.keys["bob"].peer), world.keys["ann"].peer, PROTOCOL, unknown, Page)
 
 
-async def test_bad_operations_in_a_push_are_charged_to_the_sender_and_the_rest_is_kept(world: World) -> None:
+async def test_bad_operations_are_charged_to_the_sender_and_the_rest_is_kept(
+    world: World, autojump_clock: MockClock
+) -> None:
     mallory = Key("mallory")
     rules = NAMESPACES[0].rules
     good = signed(mallory, MapSet(author_key(mallory.peer, "m"), b"v"), namespace="models")
@@ -173,7 +175,7 @@ async def test_bad_operations_in_a_push_are_charged_to_the_sender_and_the_rest_i
         assert all(fault.penalty > 0 for fault in world.faults)
 
 
-async def test_a_frame_that_is_no_request_is_charged_to_the_sender_and_the_node_goes_on(world: World) -> None:
+async def test_a_frame_that_is_no_request_is_charged_to_the_sender(world: World, autojump_clock: MockClock) -> None:
     mallory = Key("mallory")
     async with world.node("ann") as ann:
         channel = await world.net.transport(mallory.peer).open(world.keys["ann"].peer, PROTOCOL)
@@ -184,7 +186,7 @@ async def test_a_frame_that_is_no_request_is_charged_to_the_sender_and_the_node_
         assert ann.set_members("tags") == [b"alive"]
 
 
-async def test_a_push_whose_ancestors_are_unknown_makes_the_node_pull_from_the_sender(world: World) -> None:
+async def test_a_push_without_its_ancestors_starts_a_pull(world: World, autojump_clock: MockClock) -> None:
     async with world.node("ann") as ann:
         await ann.set_add("tags", b"old")
         async with world.node("bob") as bob:
@@ -192,7 +194,7 @@ async def test_a_push_whose_ancestors_are_unknown_makes_the_node_pull_from_the_s
             await until(lambda: bob.set_members("tags") == [b"new", b"old"], within_s=0.3)
 
 
-async def test_a_full_disk_is_reported_and_nothing_is_changed(world: World) -> None:
+async def test_a_full_disk_is_reported_and_nothing_is_changed(world: World, autojump_clock: MockClock) -> None:
     async with world.node("ann") as ann:
         await ann.set_add("tags", b"before")
         before = ann.digest()
@@ -208,7 +210,7 @@ async def test_a_full_disk_is_reported_and_nothing_is_changed(world: World) -> N
         assert again.digest() == ann.digest()
 
 
-async def test_removing_and_adding_again(world: World) -> None:
+async def test_removing_and_adding_again(world: World, autojump_clock: MockClock) -> None:
     async with world.node("ann") as ann, world.node("bob") as bob:
         await ann.set_add("tags", b"x")
         await until(lambda: equal([ann, bob]), within_s=1)

@@ -181,6 +181,16 @@ async def test_a_forged_tail_is_noticed_at_the_start(tmp_path: Path) -> None:
             pass
 
 
+def test_the_file_is_synchronised_at_every_commit(tmp_path: Path) -> None:
+    """A killed process cannot show it, only a power cut: the settings themselves are checked."""
+    store, _ = open_store(tmp_path / "1.db", OWNER.peer)
+    settings = {
+        name: store._db.conn.execute(f"pragma {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
+    }
+    assert settings == {"journal_mode": "wal", "synchronous": 2}
+    store.close()
+
+
 def test_one_height_is_kept_once(tmp_path: Path) -> None:
     store, _ = open_store(tmp_path / "1.db", OWNER.peer)
     entries = offers(3)

@@ -1,0 +1,53 @@
+"""Job specs for the tests: only what an executor looks at varies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wire import codec
+from wire.job import EmbedInput, ImageInput, JobSpec, Kind, Lane, TextInput
+from wire.peer import PeerId
+
+NUMERIC = {"tolerant": "f32", "exact": "f64r32"}
+NAMES: dict[Kind, str] = {"text.generate": "bytes-gpt", "image.generate": "digits-ddim", "embed.text": "ngram-embed"}
+
+
+def spec(kind: Kind, given: Any, *, lane: Lane = "tolerant", seed: int = 5, **changes: Any) -> JobSpec:
+    """A spec of this kind for the built-in model."""
+    fields: dict[str, Any] = {
+        "version": 1,
+        "kind": kind,
+        "model": NAMES[kind],
+        "inputs": codec.encode(given),
+        "lane": lane,
+        "numeric": NUMERIC[lane],
+        "fingerprint": "test",
+        "calibration": bytes(32),
+        "seed": seed,
+        "jury_size": 3,
+        "price_micro": 1,
+        "fee_micro": 1,
+        "requester": PeerId(bytes(32)),
+        "pool": bytes(32),
+        "beacon_hash": bytes(32),
+        "nonce": bytes(16),
+        "created_ms": 0,
+        "deadline_ms": 1,
+    }
+    return JobSpec(**{**fields, **changes})
+
+
+def text(prompt: str = "Return the ", tokens_max: int = 24, **fields: Any) -> TextInput:
+    """A text input."""
+    return TextInput(prompt, tokens_max, **fields)
+
+
+def all_kinds(*, lane: Lane = "tolerant", steps: int = 10) -> list[JobSpec]:
+    """One job of each kind and of each sampling method."""
+    return [
+        spec("text.generate", text(), lane=lane),
+        spec("text.generate", text(method="sample", temperature=0.8, top_k=40), lane=lane),
+        spec("text.generate", text(method="beam", beams=3), lane=lane),
+        spec("image.generate", ImageInput(3, steps), lane=lane),
+        spec("embed.text", EmbedInput(["open a file", "Return the mean of the array.", "Ünï"]), lane=lane),
+    ]

@@ -1,0 +1,136 @@
+"""The executor that runs models in this process: the honest one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wire.codec import Wire
+from wire.job import Expected, JobSpec, Kind, Output, Trace
+from workloads import catalog, forward, inputs, weights
+from workloads.embed import EmbedModel
+from workloads.executor import CancelCheck, Capabilities, Emit, Event, Health
+from workloads.image import ImageModel
+from workloads.text import TextModel
+from workloads.variants import Variant
+
+MODELS: dict[Kind, Any] = {"text.generate": TextModel, "image.generate": ImageModel, "embed.text": EmbedModel}
+
+Tensors = dict[str, NDArray[np.float32]]
+
+
+class _Runner(Protocol):
+    def run(self, given: Wire, seed: int, emit: Emit, cancelled: CancelCheck) -> tuple[Output, Trace]: ...
+
+    def recheck(
+        self, given: Wire, seed: int, output: Output, trace: Trace, emit: Emit, cancelled: CancelCheck
+    ) -> Expected: ...
+
+
+class LocalExecutor:
+    """Runs every model of a catalog; models are loaded when first used and stay in memory.
+
+    Args:
+        variant: how to compute.
+        threads: within an operator, unless the variant fixes them.
+        models: the catalog; the built-in one by default.
+        alter: changes the weights after they were verified; honest executors leave it out.
+    """
+
+    def __init__(
+        self,
+        variant: Variant,
+        *,
+        threads: int = 1,
+        models: catalog.Catalog | None = None,
+        alter: Callable[[Tensors], Tensors] | None = None,
+    ) -> None:
+        self._variant, self._threads = variant, variant.threads or threads
+        self._catalog = models or catalog.built_in()
+        self._alter = alter
+        self._loaded: dict[tuple[str, str], _Runner] = {}
+        self._running: bytes | None = None
+        self._cancelled = False
+        self._runs = 0
+
+    def capabilities(self) -> Capabilities:
+        """See `Executor`."""
+        return self._catalog.capabilities()
+
+    def health(self) -> Health:
+        """See `Executor`."""
+        return Health(self._running is None, sorted({name for name, _ in self._loaded}), self._runs)
+
+    def cancel(self, job: bytes) -> None:
+        """See `Executor`."""
+        if job == self._running:
+            self._cancelled = True
+
+    def run(self, spec: JobSpec, *, emit: Emit, cancelled: CancelCheck) -> tuple[Output, Trace]:
+        """See `Executor`."""
+        given, runner = self.prepare(spec)
+        with _Running(self, spec.id):
+            return runner.run(given, spec.seed, emit, lambda: self._cancelled or cancelled())
+
+    def recheck(
+        self, spec: JobSpec, output: Output, trace: Trace, *, cancelled: CancelCheck = lambda: False
+    ) -> Expected:
+        """See `Executor`; `cancelled` is polled as in `run`."""
+        given, runner = self.prepare(spec)
+        with _Running(self, spec.id):
+            stop: CancelCheck = lambda: self._cancelled or cancelled()  # noqa: E731  (a closure as in `run`)
+            return runner.recheck(given, spec.seed, output, trace, _ignore, stop)
+
+    def prepare(self, spec: JobSpec) -> tuple[Wire, _Runner]:
+        """The checked input and the loaded model.
+
+        Raises:
+            LocalError: the spec cannot be run here.
+            StorageError: the model's files are damaged.
+        """
+        given = inputs.check(spec)
+        model = self._catalog.find(spec.model, spec.kind)
+        key = (model.manifest.name, spec.numeric)
+        if key not in self._loaded:
+            self._loaded[key] = self._load(model, exact=spec.lane == "exact")
+        return given, self._loaded[key]
+
+    def _load(self, model: catalog.Model, *, exact: bool) -> _Runner:
+        library = self._variant.exact if exact else self._variant.tolerant
+        config, kind, sequential = model.manifest.config, model.manifest.kind, self._variant.sequential
+        tensors = weights.load(model.read("weights.safetensors"))
+        if self._alter is not None:
+            tensors = self._alter(tensors)
+        dtype = np.float64 if exact else np.float32
+        network: Any
+        if library == "ort" and (not exact or "graph64.onnx" in model.manifest.files):
+            from workloads import ort  # imported late: NumPy-only variants and the exact lane run without it
+
+            graph = model.read("graph64.onnx" if exact else "graph.onnx")
+            options = ort.Options(self._threads, self._variant.level)
+            network = ort.NETWORKS[kind](graph, tensors, dtype, options)
+        else:
+            shifted = library == "numpy-shifted"
+            network = forward.NETWORKS[kind](tensors, config, dtype, shifted=shifted)
+        return cast(_Runner, MODELS[kind](network, config, exact=exact, sequential=sequential))
+
+
+class _Running:
+    """Marks which job runs, so that `cancel` hits no other."""
+
+    def __init__(self, owner: LocalExecutor, job: bytes) -> None:
+        self._owner, self._job = owner, job
+
+    def __enter__(self) -> None:
+        self._owner._running, self._owner._cancelled = self._job, False
+
+    def __exit__(self, *_: object) -> None:
+        self._owner._running = None
+        self._owner._runs += 1
+
+
+def _ignore(event: Event) -> None:
+    """Nobody listens to a re-check."""

@@ -1,0 +1,198 @@
+"""`text.generate`: decoding with a key-value cache, and re-checking by one teacher-forced pass."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wire.errors import Malformed
+from wire.job import Expected, Output, TextInput, Trace
+from wire.tensor import from_numpy
+from workloads import attention, claims
+from workloads.executor import CancelCheck, Cancelled, Emit, Progress, Token
+from workloads.forward import Floats
+from workloads.sampler import END, BeamSearch, deficit, log_softmax, scores
+
+SKETCH = 8
+
+
+class Network(Protocol):
+    """`workloads.forward.TextNetwork` or `workloads.ort.TextNetwork`."""
+
+    def __call__(
+        self, tokens: NDArray[np.int64], cos: Floats, sin: Floats, mask: Floats, past: Floats
+    ) -> tuple[Floats, Floats, Floats]: ...
+
+
+class Decoder:
+    """A network and its cache of the last `window - 1` positions."""
+
+    def __init__(self, network: Network, config: Mapping[str, int], dtype: np.dtype[np.floating]) -> None:
+        self.network, self.config = network, config
+        self.pairs = config["width"] // config["heads"] // 2
+        self.past: Floats = np.zeros((2 * config["layers"], 1, config["heads"], 0, 2 * self.pairs), dtype)
+        self.position = 0
+
+    def read(self, tokens: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """Feed tokens i8[b, t]; returns logits [b, t, vocabulary] and sketches [b, t, 8]."""
+        count, window = tokens.shape[1], self.config["window"]
+        cos, sin = attention.rotary(self.position, count, self.pairs)
+        mask = attention.mask(self.past.shape[3], count, window)
+        logits, sketches, present = self.network(tokens, cos, sin, mask, self.past)
+        self.past = present[:, :, :, -(window - 1) :]
+        self.position += count
+        return logits, sketches
+
+    def reorder(self, parents: list[int]) -> None:
+        """Keep the caches of these rows, in this order."""
+        self.past = self.past[:, parents]
+
+
+class TextModel:
+    """The language model in one numeric class."""
+
+    def __init__(self, network: Network, config: Mapping[str, int], *, exact: bool, sequential: bool = False) -> None:
+        self.network, self.config, self.exact, self.sequential = network, config, exact, sequential
+        self.dtype: np.dtype[np.floating] = np.dtype(np.float64 if exact else np.float32)
+
+    def run(self, given: TextInput, seed: int, emit: Emit, cancelled: CancelCheck) -> tuple[Output, Trace]:
+        """Generate; text is emitted as it comes, or at the end for beam search."""
+        generate = self._beam if given.method == "beam" else self._sample
+        tokens, hidden = generate(given, seed, emit, cancelled)
+        output = Output({"tokens": from_numpy(np.array(tokens, dtype=np.int32))})
+        return output, Trace({"hidden": from_numpy(np.stack(hidden).astype(np.float32))})
+
+    def _start(self, given: TextInput) -> tuple[Decoder, Floats, Floats]:
+        decoder = Decoder(self.network, self.config, self.dtype)
+        logits, sketches = decoder.read(np.array([prompt_tokens(given)], dtype=np.int64))
+        return decoder, logits[:, -1], sketches[:, -1]
+
+    def _sample(
+        self, given: TextInput, seed: int, emit: Emit, cancelled: CancelCheck
+    ) -> tuple[list[int], list[Floats]]:
+        stream = _Stream(emit)
+        tokens: list[int] = []
+        hidden: list[Floats] = []
+        stop_at(cancelled)
+        decoder, logits, sketches = self._start(given)
+        while True:
+            token = int(scores(given, seed, len(tokens), logits[0]).argmax())
+            tokens.append(token)
+            hidden.append(sketches[0])
+            stream.feed(token)
+            if token == END or len(tokens) == given.tokens_max:
+                stream.end()
+                return tokens, hidden
+            stop_at(cancelled)
+            rows, states = decoder.read(np.array([[token]], dtype=np.int64))
+            logits, sketches = rows[:, -1], states[:, -1]
+
+    def _beam(self, given: TextInput, seed: int, emit: Emit, cancelled: CancelCheck) -> tuple[list[int], list[Floats]]:
+        search = BeamSearch(given.beams)
+        stop_at(cancelled)
+        decoder, logits, sketches = self._start(given)
+        for done in range(1, given.tokens_max + 1):
+            parents = search.extend(logits, sketches)
+            emit(Progress(done, given.tokens_max))
+            if search.done or done == given.tokens_max:
+                break
+            stop_at(cancelled)
+            decoder.reorder(parents)
+            last = np.array([[beam.tokens[-1]] for beam in search.live], dtype=np.int64)
+            rows, states = decoder.read(last)
+            logits, sketches = rows[:, -1], states[:, -1]
+        stream = _Stream(emit)
+        for token in search.best.tokens:
+            stream.feed(token)
+        stream.end()
+        return search.best.tokens, search.best.hidden
+
+    def recheck(
+        self, given: TextInput, seed: int, output: Output, trace: Trace, emit: Emit, cancelled: CancelCheck
+    ) -> Expected:
+        """Margins and own sketches; in the exact lane a full run of our own."""
+        tokens = claimed_tokens(given, output)
+        claims.array(claims.only(trace, "hidden")["hidden"], "hidden", "f4", (len(tokens), SKETCH))
+        if self.exact:
+            own, own_trace = self.run(given, seed, emit, cancelled)
+            return Expected({**own.tensors, **own_trace.tensors})
+        logits, hidden = self._teacher_forced(given, tokens, cancelled)
+        if given.method == "beam":
+            margin = self._beam_margin(given, seed, tokens, logits, cancelled)
+        else:
+            margin = np.array([deficit(given, seed, i, logits[i], token) for i, token in enumerate(tokens)])
+        return Expected({"margin": from_numpy(margin.astype(np.float32)), "hidden": from_numpy(hidden)})
+
+    def _teacher_forced(
+        self, given: TextInput, tokens: list[int], cancelled: CancelCheck
+    ) -> tuple[Floats, NDArray[np.float32]]:
+        """Logits and sketches from which each claimed token was chosen, in one pass over all positions."""
+        stop_at(cancelled)
+        prompt = prompt_tokens(given)
+        text = np.array([prompt + tokens[:-1]], dtype=np.int64)
+        decoder = Decoder(self.network, self.config, self.dtype)
+        parts = np.split(text, text.shape[1], axis=1) if self.sequential else [text]
+        read = [decoder.read(part) for part in parts]
+        start = len(prompt) - 1
+        logits = np.concatenate([part[0] for part in read], axis=1)[0, start:]
+        hidden = np.concatenate([part[1] for part in read], axis=1)[0, start:]
+        return logits, hidden.astype(np.float32)
+
+    def _beam_margin(
+        self, given: TextInput, seed: int, tokens: list[int], logits: Floats, cancelled: CancelCheck
+    ) -> NDArray[np.float64]:
+        """All zero but the last: how far the text's log probability is from that of our own search's text."""
+        own, _ = self._beam(given, seed, lambda event: None, cancelled)
+        margin = np.zeros(len(tokens))
+        if own != tokens:
+            claimed = log_softmax(logits)[np.arange(len(tokens)), tokens].sum()
+            theirs, _ = self._teacher_forced(given, own, cancelled)
+            margin[-1] = abs(log_softmax(theirs)[np.arange(len(own)), own].sum() - claimed)
+        return margin
+
+
+def prompt_tokens(given: TextInput) -> list[int]:
+    """The prompt's bytes after the mark that begins a text."""
+    return [END, *given.prompt.encode(errors="replace")]
+
+
+def claimed_tokens(given: TextInput, output: Output) -> list[int]:
+    """The claimed tokens.
+
+    Raises:
+        Malformed: no run gives them: too many, too few without an end mark, or no bytes.
+    """
+    tensor = claims.only(output, "tokens")["tokens"]
+    count = tensor.shape[0] if len(tensor.shape) == 1 else 0
+    tokens: list[int] = claims.array(tensor, "tokens", "i4", (count,)).tolist()
+    if not 1 <= count <= given.tokens_max or any(not 0 <= token <= 255 for token in tokens):
+        raise Malformed(f"{count} tokens; 1 to {given.tokens_max} bytes are expected")
+    if END in tokens[:-1] or (tokens[-1] != END and count < given.tokens_max):
+        raise Malformed("the text ends too early or goes on past its end")
+    return tokens
+
+
+def stop_at(cancelled: CancelCheck) -> None:
+    """Raises: Cancelled if asked to stop."""
+    if cancelled():
+        raise Cancelled("the job was cancelled")
+
+
+class _Stream:
+    """Turns tokens into pieces of text: bytes of one character are held until it is whole."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, token: int) -> None:
+        if token != END and (piece := self._decode.decode(bytes([token]))):
+            self._emit(Token(piece))
+
+    def end(self) -> None:
+        if piece := self._decode.decode(b"", final=True):
+            self._emit(Token(piece))

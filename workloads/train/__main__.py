@@ -1,0 +1,32 @@
+"""`python -m workloads.train text|image|embed [--steps N] [--export-only]`: retrain a model or rewrite its exports."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+import torch
+
+from workloads import weights
+from workloads.train import publish
+
+
+def main() -> None:
+    """Train in one thread, so that a run repeats on the same machine."""
+    parser = argparse.ArgumentParser(prog="python -m workloads.train", description=__doc__)
+    parser.add_argument("model", choices=["text", "image", "embed"])
+    parser.add_argument("--steps", type=int, help="optimiser steps; fewer for a trial")
+    parser.add_argument("--export-only", action="store_true", help="keep the weights; rewrite graph, card and manifest")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    module = importlib.import_module(f"workloads.train.{options.model}")
+    folder = publish.folder(options.model)
+    if not options.export_only:
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = module.train(*([options.steps] if options.steps else []))
+        (folder / "weights.safetensors").write_bytes(weights.dump(publish.layout(tensors)))
+    publish.publish(options.model)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Turns trained weights into a published model: ONNX graphs, evaluation data, card and manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wire import cid, codec
+from wire.job import Kind
+from workloads import weights
+from workloads.catalog import FileEntry, Manifest
+from workloads.train import graphs
+
+MODELS = Path(__file__).resolve().parent.parent / "models"
+NAMES: dict[str, tuple[str, Kind]] = {
+    "text": ("bytes-gpt", "text.generate"),
+    "image": ("digits-ddim", "image.generate"),
+    "embed": ("ngram-embed", "embed.text"),
+}
+
+
+def folder(model: str) -> Path:
+    """Where the model lives."""
+    return MODELS / NAMES[model][0]
+
+
+def layout(tensors: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Dense weights as [in, out], as NumPy and ONNX multiply; embeddings and convolutions stay."""
+    return {
+        name: value.T if value.ndim == 2 and name.endswith(".weight") and name != "embed.weight" else value
+        for name, value in tensors.items()
+    }
+
+
+def publish(model: str) -> None:
+    """Write everything but the weights: graphs, manifest, then evaluation data and the card that measures them."""
+    module = importlib.import_module(f"workloads.train.{model}")
+    name, kind = NAMES[model]
+    target = folder(model)
+    tensors = weights.load((target / "weights.safetensors").read_bytes())
+    for file, graph in graphs.build(model, module.CONFIG, tensors).items():
+        (target / file).write_bytes(graph)
+    files = {
+        path.name: FileEntry(path.stat().st_size, hashlib.sha256(path.read_bytes()).digest())
+        for path in sorted(target.iterdir())
+        if path.suffix in (".safetensors", ".onnx") and path.name != "classifier.safetensors"
+    }
+    manifest = codec.encode(Manifest(1, name, kind, module.CONFIG, files))
+    (target / "manifest").write_bytes(manifest)
+    card: dict[str, Any] = {
+        "name": name,
+        "kind": kind,
+        "cid": cid.of(manifest),
+        "parameters": sum(value.size for value in tensors.values()),
+        "bytes": sum(entry.size for entry in files.values()),
+        "retrain": f"python -m workloads.train {model}",
+        "licence": "Apache-2.0",
+        **module.card(target),
+    }
+    (target / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    print(json.dumps(card, indent=2))
