@@ -16,13 +16,13 @@ EdgeKind = Literal["work", "jury", "reject"]
 
 
 class TrustEdge(NamedTuple):
-    """`weight` is in micro-credits: positive for "work" and "jury", negative for "reject"; `count` receipts made it."""
+    """`weight` is in micro-credits: positive for "work" and "jury", negative for "reject"; `receipts` made it."""
 
     payer: PeerId
     payee: PeerId
     weight: float
     kind: EdgeKind
-    count: int
+    receipts: int
 
 
 class TrustGraph:

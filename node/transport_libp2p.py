@@ -22,6 +22,7 @@ from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
 from libp2p.host.exceptions import StreamFailure
 from libp2p.network.swarm import Swarm
+from libp2p.utils.address_validation import expand_wildcard_address
 from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
 
@@ -78,6 +79,15 @@ def _dialable(text: str, peer: PeerId) -> Multiaddr | None:
     return address if names[:1] in (["ip4"], ["ip6"], ["dns4"], ["dns6"]) and names[1:] == ["tcp"] else None
 
 
+def _dialed_at(listened: Multiaddr) -> list[Multiaddr]:
+    """Where others dial what we listen on: a wildcard stands for the addresses of this machine's interfaces."""
+    host = listened.value_for_protocol(next(iter(listened.protocols())).code)
+    if host not in ("0.0.0.0", "::"):
+        return [listened]
+    bare, _, name = str(listened).rpartition("/p2p/")
+    return [Multiaddr(f"{address}/p2p/{name}") for address in expand_wildcard_address(Multiaddr(bare))]
+
+
 class _Opening:
     """An `open` under way: what its worker task tells the caller."""
 
@@ -112,7 +122,7 @@ class Libp2pTransport:
         return self._peer
 
     def addresses(self) -> list[str]:
-        return [str(address) for address in self._host.get_addrs()]
+        return [str(address) for listened in self._host.get_addrs() for address in _dialed_at(listened)]
 
     def learn(self, peer: PeerId, addresses: Sequence[str]) -> None:
         self._book.learn(peer, addresses)

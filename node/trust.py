@@ -25,7 +25,7 @@ class Trust:
         """Take in what the ledger has learned since; an edge stands for the number of its events."""
         for edge in self._ledger.trust_edges():
             kind = _KINDS[edge.kind]
-            self._graph.put([evidence(edge.payer, edge.payee, kind, count=edge.count, seq=edge.count)])
+            self._graph.put([evidence(edge.payer, edge.payee, kind, count=edge.receipts, seq=edge.receipts)])
 
     def rank(self, peers: Collection[PeerId]) -> list[Ranked]:
         """Everyone reached by our walks, with `peers` added; refreshes first."""

@@ -78,6 +78,11 @@ class Hearing:
     jury: tuple[PeerId, ...] = ()
     revealed: Envelope | None = None
 
+    @property
+    def needs_run(self) -> bool:
+        """Whether our executor must re-check before `Juror.rule`."""
+        return self.answer is None and self.finding is None
+
 
 class Juror:
     """All cases before one juror.

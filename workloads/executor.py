@@ -49,6 +49,11 @@ Emit = Callable[[Event], None]
 CancelCheck = Callable[[], bool]
 
 
+def never() -> bool:
+    """The check of whoever does not cancel."""
+    return False
+
+
 class ModelInfo(Wire, frozen=True):
     """A model that can be run: `cid` names the manifest of its weights; `numerics` pairs with `lanes`."""
 
@@ -99,7 +104,7 @@ class Executor(Protocol):
         """
         ...
 
-    def recheck(self, spec: JobSpec, output: Output, trace: Trace) -> Expected:
+    def recheck(self, spec: JobSpec, output: Output, trace: Trace, *, cancelled: CancelCheck = never) -> Expected:
         """Compute what the jury compares with a claimed answer (docs/spec/workloads.md names the tensors).
 
         Raises:
@@ -133,4 +138,4 @@ def text_of(output: Output) -> str:
         tokens.byteswap()
     if any(not 0 <= token <= 255 for token in tokens):
         raise Malformed("tokens outside 0..255")
-    return bytes(tokens).rstrip(b"\0").decode(errors="replace")
+    return bytes(tokens.tolist()).rstrip(b"\0").decode(errors="replace")

@@ -12,7 +12,7 @@ from wire.codec import Wire
 from wire.job import Expected, JobSpec, Kind, Output, Trace
 from workloads import catalog, forward, inputs, weights
 from workloads.embed import EmbedModel
-from workloads.executor import CancelCheck, Capabilities, Emit, Event, Health
+from workloads.executor import CancelCheck, Capabilities, Emit, Event, Health, never
 from workloads.image import ImageModel
 from workloads.text import TextModel
 from workloads.variants import Variant
@@ -75,14 +75,11 @@ class LocalExecutor:
         with _Running(self, spec.id):
             return runner.run(given, spec.seed, emit, lambda: self._cancelled or cancelled())
 
-    def recheck(
-        self, spec: JobSpec, output: Output, trace: Trace, *, cancelled: CancelCheck = lambda: False
-    ) -> Expected:
+    def recheck(self, spec: JobSpec, output: Output, trace: Trace, *, cancelled: CancelCheck = never) -> Expected:
         """See `Executor`; `cancelled` is polled as in `run`."""
         given, runner = self.prepare(spec)
         with _Running(self, spec.id):
-            stop: CancelCheck = lambda: self._cancelled or cancelled()  # noqa: E731  (a closure as in `run`)
-            return runner.recheck(given, spec.seed, output, trace, _ignore, stop)
+            return runner.recheck(given, spec.seed, output, trace, _ignore, lambda: self._cancelled or cancelled())
 
     def prepare(self, spec: JobSpec) -> tuple[Wire, _Runner]:
         """The checked input and the loaded model.

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from dht.messages import Ask, FindNode, Reply
 from dht.messages import PROTOCOL as DHT
+from dht.messages import Ask, FindNode, Reply
 from ledger.sync import PROTOCOL as LEDGER
 from node.market.messages import AUDIT_PROTOCOL, JOB_PROTOCOL, PAID_PROTOCOL, REVEAL_PROTOCOL, Hire
 from node.swarm import Swarm, six
@@ -78,9 +78,10 @@ async def _attack(address: str) -> None:
         for protocol in PROTOCOLS:
             for frame in FRAMES.values():
                 await _throw(transport, peer, protocol, frame)
+        channel = await transport.open(peer, DHT)
         with pytest.raises(TransportError):
-            channel = await transport.open(peer, DHT)
             await channel.send(bytes(FRAME_BYTES_MAX + 1))
+        await channel.aclose()
         with trio.fail_after(10):
             reply = await call(transport, peer, DHT, Ask(FindNode(bytes(32), [])), Reply)
         assert reply.records == []

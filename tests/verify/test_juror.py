@@ -137,6 +137,8 @@ def test_a_claim_that_cannot_be_compared_is_rejected_without_running_anything() 
     hearing = juror.consider(REQUESTER, ask_for(job), now_ms=NOW_MS)
     assert hearing.finding is not None
     assert (hearing.finding.verdict, dict(hearing.finding.distances)) == ("reject", {"refused.length": 1.0})
+    assert not hearing.needs_run
+    assert juror.rule(hearing).said.domain == "juror.commit"
 
 
 def tampered(ask: JuryAsk, **changes: object) -> JuryAsk:
