@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from wire.codec import Wire
 from wire.errors import Malformed
@@ -48,9 +48,9 @@ def from_numpy(array: NDArray[np.generic]) -> Tensor:
     import numpy as np
 
     dtype = array.dtype.newbyteorder("<")
-    name = dtype.str[1:]
-    if name not in _ITEM_BYTES:
+    if dtype.str[1:] not in _ITEM_BYTES:
         raise TypeError(f"dtype {array.dtype} cannot be sent")
-    tensor = Tensor(name, list(array.shape), np.ascontiguousarray(array, dtype=dtype).tobytes())  # type: ignore[arg-type]
+    name = cast(Dtype, dtype.str[1:])
+    tensor = Tensor(name, list(array.shape), np.ascontiguousarray(array, dtype=dtype).tobytes())
     tensor.check()
     return tensor
