@@ -20,11 +20,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from workloads.catalog import built_in
-from workloads.cheats import CHEATS
-from workloads.executor import NUMERICS
-from workloads.variants import environment, find, make_executor, variants
-
 from benchmarks.calibration_inputs import applies, job_specs
 from verify.calibration import Calibration, CheatRuns, Distances, Subject, calibrate, to_json
 from verify.faults import Refused
@@ -34,6 +29,10 @@ from wire import codec
 from wire.codec import Wire
 from wire.errors import Malformed
 from wire.job import Expected, JobSpec, Kind, Lane, Output, Trace
+from workloads.catalog import built_in
+from workloads.cheats import CHEATS
+from workloads.executor import NUMERICS
+from workloads.variants import environment, find, make_executor, variants
 
 FOLDER = Path(__file__).resolve().parents[1] / "verify" / "calibrations"
 BYTES_MAX = 1 << 30

@@ -19,15 +19,15 @@ class Trust:
         self._me = me
         self._ledger = ledger
         self._graph = LocalGraph()
-        self.recommender = Recommender(self._graph)
+        self._recommender = Recommender(self._graph)
 
-    def refresh(self) -> None:
-        """Take in what the ledger has learned since; an edge stands for the number of its events."""
+    def fresh(self) -> Recommender:
+        """The recommender, after taking in what the ledger has learned; an edge stands for the number of its events."""
         for edge in self._ledger.trust_edges():
             kind = _KINDS[edge.kind]
             self._graph.put([evidence(edge.payer, edge.payee, kind, count=edge.receipts, seq=edge.receipts)])
+        return self._recommender
 
     def rank(self, peers: Collection[PeerId]) -> list[Ranked]:
-        """Everyone reached by our walks, with `peers` added; refreshes first."""
-        self.refresh()
-        return self.recommender.rank(self._me, peers)
+        """Everyone reached by our walks, with `peers` added."""
+        return self.fresh().rank(self._me, peers)

@@ -22,6 +22,10 @@ from wire.limits import JURY_POOL_MAX
 from wire.peer import PeerId
 
 POLL_S = 0.25
+FRESH_S = 5.0
+"""Seconds for which a finding is used again; never one with too few peers for the usual jury."""
+
+JURORS_USUAL = 3
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,23 @@ class Finder:
         self._context = context
         self._dht = dht
         self._trust = trust
+        self._found: dict[str, tuple[float, dict[PeerId, ProviderAd]]] = {}
 
     async def providers(self, cid: str) -> dict[PeerId, ProviderAd]:
-        """Other peers that offer the model now; their addresses and keys are learned on the way."""
+        """Other peers that offer the model; their addresses and keys are learned on the way.
+
+        What was found less than `FRESH_S` ago is not looked up again: an ad lives for minutes, and a peer that has gone
+        since is passed over like any other that does not answer.
+        """
+        at, known = self._found.get(cid, (-FRESH_S, {}))
+        if trio.current_time() - at < FRESH_S:
+            return known
+        found = await self._look_up(cid)
+        if len(found) > JURORS_USUAL:
+            self._found[cid] = trio.current_time(), found
+        return found
+
+    async def _look_up(self, cid: str) -> dict[PeerId, ProviderAd]:
         found: dict[PeerId, ProviderAd] = {}
         for peer, ad in await self._dht.providers(cid):
             if peer == self._context.identity.peer:
@@ -69,7 +87,8 @@ class Finder:
         ads: dict[PeerId, ProviderAd] = {}
         with trio.move_on_after(self._context.settings.discovery_s):
             while True:
-                ads = {p: ad for p, ad in (await self.providers(request.model)).items() if request.lane in ad.lanes}
+                found = await self.providers(request.model)
+                ads = {peer: ad for peer, ad in found.items() if request.lane in ad.lanes}
                 offered = self._offered(request, ads, tried)
                 if offered.workers and len(ads) > request.jury_size:
                     return offered
@@ -82,7 +101,8 @@ class Finder:
         size = pricing.units(codec.decode(INPUTS[request.kind], request.inputs))
         prices = {peer: ad.price_micro * size for peer, ad in ads.items()}
         fresh = [Candidate(peer, prices[peer], ads[peer].load) for peer in ads if peer not in tried]
-        shortlist = self._trust.recommender.choose_worker(self._context.identity.peer, fresh)
-        weights = self._trust.recommender.pool_weights(self._context.identity.peer, ads)
+        recommender, me = self._trust.fresh(), self._context.identity.peer
+        shortlist = recommender.choose_worker(me, fresh)
+        weights = recommender.pool_weights(me, ads)
         heaviest = sorted(weights, key=lambda peer: (-weights[peer], peer))[:JURY_POOL_MAX]
         return Offered(shortlist.order, prices, {peer: weights[peer] for peer in heaviest})

@@ -1,4 +1,4 @@
-"""Whole nodes on the simulated network: the real composition, the real models, virtual time, files that outlive crashes.
+"""Whole nodes on the simulated network: the real composition and models, virtual time, files that outlive crashes.
 
 A run of a model takes `RUN_S` virtual seconds (so that faults can hit it) and is computed at once, in this process.
 """
