@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import trio
+
 from dht.record import ProviderAd
 from dht.service import Dht
-
 from node.jobs import Request
 from node.market import pricing
 from node.market.context import Context
