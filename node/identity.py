@@ -52,5 +52,6 @@ def restore(home: Path | None, source: Path, secret: str | None) -> str:
     """Install the key from a backup and return its peer id."""
     if not secret:
         raise LocalError("a backup is encrypted: give --passphrase-file")
-    path = config.load({"home": home}).home / KEY_FILE
-    return to_text(keyfile.restore(source, path, secret).peer)
+    settings = config.load({"home": home})
+    stored = passphrase(settings)
+    return to_text(keyfile.restore(source, settings.home / KEY_FILE, secret, stored_passphrase=stored).peer)

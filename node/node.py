@@ -27,7 +27,7 @@ from dht.record import ProviderAd
 from dht.service import Dht, open_dht
 from ledger import ports as ledger_ports
 from ledger import service as ledger_service
-from ledger.service import open_ledger
+from ledger.service import Ledger, open_ledger
 from node import intake, log
 from node.config import Settings
 from node.identity import load_or_create
@@ -376,41 +376,13 @@ async def assemble(
     Raises:
         LocalError: as `open_node`.
     """
-    run = offload or Offload()
-    seeds = _bootstrap(transport, settings)
-    keyring = Keyring()
-    keyring.learn(identity.key_record(), author=identity.peer)
-    home, blame = settings.home, faults.blame
     async with AsyncExitStack() as stack:
-        ledger = await stack.enter_async_context(
-            open_ledger(
-                home / "ledger.db",
-                identity,
-                transport,
-                clock_ms,
-                keyring.check,
-                allowance_micro=settings.credit_limit_micro,
-                blame=blame,
-                run=run.ledger,
-            )
-        )
-        dht = await stack.enter_async_context(
-            open_dht(transport, identity, clock_ms, home / "dht.db", seeds, blame=blame, run=run.dht)
-        )
-        replicas = await stack.enter_async_context(
-            open_replicas(
-                home / "shared.db",
-                identity,
-                transport,
-                clock_ms,
-                namespaces=NAMESPACES,
-                peers=lambda: [contact.peer for contact in dht.contacts()],
-                period_s=settings.sync_period_s,
-                blame=blame,
-                offload=run.shared,
-            )
-        )
-        board = Board(home / "jobs.db", clock_ms, open_max=settings.jobs_queued_max)
+        keyring = Keyring()
+        keyring.learn(identity.key_record(), author=identity.peer)
+        seeds = _bootstrap(transport, settings)
+        stores = _open_stores(settings, identity, transport, clock_ms, keyring, seeds, faults, offload or Offload())
+        ledger, dht, replicas = await stack.enter_async_context(stores)
+        board = Board(settings.home / "jobs.db", clock_ms, open_max=settings.jobs_queued_max)
         stack.callback(board.close)
         context = Context(
             settings=settings,
@@ -422,7 +394,7 @@ async def assemble(
             keyring=keyring,
             models=_served(settings),
             now_ms=clock_ms,
-            blame=blame,
+            blame=faults.blame,
             log=faults.log,
             slots=Slots(settings.worker_slots),
         )
@@ -434,6 +406,46 @@ async def assemble(
         nursery.start_soon(_join, node)
         nursery.start_soon(node.catch_up_forever)
         yield node
+
+
+@asynccontextmanager
+async def _open_stores(
+    settings: Settings,
+    identity: NodeIdentity,
+    transport: Transport,
+    clock_ms: Callable[[], int],
+    keyring: Keyring,
+    seeds: Sequence[PeerId],
+    faults: Faults,
+    run: Offload,
+) -> AsyncIterator[tuple[Ledger, Dht, Replicas]]:
+    """What a node keeps with others, each in a file of its own."""
+    home, blame = settings.home, faults.blame
+    async with (
+        open_ledger(
+            home / "ledger.db",
+            identity,
+            transport,
+            clock_ms,
+            keyring.check,
+            allowance_micro=settings.credit_limit_micro,
+            blame=blame,
+            run=run.ledger,
+        ) as ledger,
+        open_dht(transport, identity, clock_ms, home / "dht.db", seeds, blame=blame, run=run.dht) as dht,
+        open_replicas(
+            home / "shared.db",
+            identity,
+            transport,
+            clock_ms,
+            namespaces=NAMESPACES,
+            peers=lambda: [contact.peer for contact in dht.contacts()],
+            period_s=settings.sync_period_s,
+            blame=blame,
+            offload=run.shared,
+        ) as replicas,
+    ):
+        yield ledger, dht, replicas
 
 
 async def _join(node: Node) -> None:
