@@ -35,11 +35,13 @@ class Ingested:
         added: newly admitted, in the order of the log.
         faults: senders of operations that no honest replica would have passed on.
         waiting: ids that were not admitted but may be later: dependencies unknown, stamp too far ahead, log full.
+        full: how many of those wait because the log is full.
     """
 
     added: list[SignedOp] = field(default_factory=list)
     faults: list[RemoteError] = field(default_factory=list)
     waiting: list[bytes] = field(default_factory=list)
+    full: int = 0
 
 
 class Replica:
@@ -195,6 +197,7 @@ class Replica:
             return False
         if not self._has_room(signed):
             result.waiting.append(signed.id)
+            result.full += 1
             return False
         self._admit(signed)
         result.added.append(signed)

@@ -300,6 +300,8 @@ class Replicas(Values):
             await self._commit([(replica, result.added)])
         for fault in (*faults, *forged, *result.faults):
             self._report(fault)
+        if result.full:
+            _log.warning("namespace_full", namespace=replica.namespace.name, waiting=result.full)
         return result
 
     async def _ask(self, peer: PeerId, ask: Pull | Fetch | Push, reply: type[R]) -> R:

@@ -61,7 +61,7 @@ class _Child:
             with trio.CancelScope(shield=True):
                 await self._abandon(number)
             raise
-        except (trio.BrokenResourceError, trio.ClosedResourceError, Malformed) as exc:
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise await self._crashed(str(exc)) from exc
 
     async def cancel(self) -> None:
@@ -88,8 +88,11 @@ class _Child:
                 return reply
 
     async def _receive(self) -> pipe.Reply:
-        size = pipe.body_length(await self._take(pipe.LENGTH_BYTES))
-        return pipe.decode_reply(await self._take(size))
+        try:
+            size = pipe.body_length(await self._take(pipe.LENGTH_BYTES))
+            return pipe.decode_reply(await self._take(size))
+        except Malformed as exc:
+            raise trio.BrokenResourceError(f"a senseless answer: {exc}") from exc
 
     async def _take(self, size: int) -> bytes:
         assert self.process.stdout is not None, "opened with pipes"
@@ -108,7 +111,7 @@ class _Child:
             try:
                 await self.cancel()
                 await self._answer(number, lambda event: None)
-            except (trio.BrokenResourceError, trio.ClosedResourceError, Malformed):
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
             except tuple(pipe.ERRORS.values()):
                 return

@@ -79,7 +79,8 @@ def find(name: str) -> Variant:
 def environment(variant: Variant, threads: int) -> dict[str, str]:
     """The environment for a child that computes this variant."""
     count = str(variant.threads or threads)
-    return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, count), **variant.environment}
+    silent = {"ORT_DISABLE_TELEMETRY": "1"}  # should a newer ONNX Runtime be installed by hand
+    return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, count), **silent, **variant.environment}
 
 
 def make_executor(variant: str = "default", *, threads: int = 1, cheat: str | None = None) -> Executor:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from node.market.context import Context
 from verify import verdict
-from verify.faults import Refused
 from verify.juror import Hearing, Juror
 from verify.messages import JuryAnswer, JuryAsk, RevealAsk
 from verify.verdict import Finding
 from wire.envelope import Envelope
-from wire.errors import LocalError, Malformed
+from wire.errors import LocalError, Malformed, StorageError
 from wire.job import Expected
 from wire.peer import PeerId, short
 from workloads.executor import ExecutorCrashed
@@ -45,10 +44,12 @@ class JurorService:
             async with context.slots.one():
                 return await context.pool.recheck(hearing.case.spec, ask.output, ask.trace)
         except Malformed as exc:
-            return verdict.refused(Refused("claim", str(exc)))
-        except (LocalError, ExecutorCrashed) as exc:
+            return verdict.refused(exc)
+        except (StorageError, ExecutorCrashed) as exc:
             context.log.warning("recheck_failed", reason=str(exc))
             return verdict.inconclusive(str(exc))
+        except LocalError as exc:
+            return verdict.abstain(str(exc))
 
     async def reveal(self, peer: PeerId, ask: RevealAsk) -> Envelope:
         """Open our vote to a full jury."""

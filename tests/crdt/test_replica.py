@@ -117,7 +117,8 @@ def test_a_full_log_makes_operations_wait_and_refuses_our_own() -> None:
     at = Replica(Namespace("notes", "map"), log_bytes_max=len(one.raw))
     take(at, one)
     other = signed(BOB, MapSet("k", b"1"))
-    assert take(at, other).waiting == [other.id]
+    result = take(at, other)
+    assert (result.waiting, result.full, result.faults) == ([other.id], 1, [])
     with pytest.raises(LocalError, match="full"):
         at.write(MapSet("k", b""), BOB, NOW_MS)
 

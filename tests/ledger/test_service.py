@@ -313,6 +313,28 @@ async def test_a_restored_backup_recovers_its_head_before_it_signs(tmp_path: Pat
             assert (pulled.added, pulled.fork) == (1, None)
 
 
+async def test_entries_lost_with_a_torn_write_ahead_log_come_back_from_a_counterparty(tmp_path: Path) -> None:
+    """Not even a disk that forgets makes an honest peer a forker, if it asks before it signs."""
+    torn = tmp_path / "torn"
+    torn.mkdir()
+    async with net() as on, ledger_of(tmp_path, 2, on) as counterparty:
+        async with ledger_of(tmp_path, 1, on) as author:
+            for number in range(5):
+                await author.offer(job_id(number), Key(9).peer, 1, 0, 1, LATER_MS)
+            await counterparty.pull(author.peer, author.peer)
+            (torn / "1.db").write_bytes((tmp_path / "1.db").read_bytes())
+            log = (tmp_path / "1.db-wal").read_bytes()
+            (torn / "1.db-wal").write_bytes(log[: len(log) - 5000])
+        async with ledger_of(torn, 1, on) as author:
+            assert author.unclean
+            assert author.head() < 5
+            assert (await author.recover_head([counterparty.peer])).height == 5
+            assert not author.unclean
+            await author.offer(job_id(5), Key(9).peer, 1, 0, 1, LATER_MS)
+            assert (await counterparty.pull(author.peer, author.peer)).fork is None
+        assert not counterparty.forkers()
+
+
 async def test_a_chain_that_went_two_ways_signs_no_more(tmp_path: Path) -> None:
     backup = tmp_path / "backup"
     backup.mkdir()

@@ -120,7 +120,7 @@ def card(folder: Path) -> dict[str, Any]:
     return {
         "summary": "Class-conditional diffusion U-Net (16, 8, 4; 24, 48, 72 channels) that predicts v; DDIM, eta 0.",
         "data": "scikit-learn's copy of the UCI optical digits (1,797 images of 8x8), upsampled to 16x16, four fifths",
-        "data_licence": "CC-BY-4.0 (UCI Machine Learning Repository, doi:10.24432/C50P49); scikit-learn BSD-3-Clause",
+        "data_licence": "CC-BY-4.0 (UCI, https://archive.ics.uci.edu/dataset/80); scikit-learn BSD-3-Clause",
         "training": f"{STEPS} steps of {BATCH} images, AdamW, averaged weights, torch {torch.__version__}, one thread",
         "quality": {
             "name": "share of 400 generated images (30 steps) in which a classifier of real digits reads the label",
