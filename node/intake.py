@@ -113,6 +113,7 @@ def _input(kind: str, given: Any) -> Wire:
             raise Refused("bad_request", f"input.{f.name} is missing", [g.name for g in fields])
         values.append(given.get(f.name, None if f.required else f.default))
     try:
+        codec.prepare(struct)
         return msgspec.convert(values, struct)
     except msgspec.ValidationError as exc:
         raise Refused("bad_request", f"input: {exc}", [f.name for f in fields]) from exc

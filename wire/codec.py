@@ -7,6 +7,7 @@ themselves, so the bytes that were signed are the bytes that are kept.
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
@@ -25,9 +26,24 @@ class Wire(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 _ENCODER = msgspec.msgpack.Encoder(order="deterministic")
 
 
+_BUILDING = threading.Lock()
+
+
 @lru_cache(maxsize=256)
 def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
-    return msgspec.msgpack.Decoder(kind, strict=True)
+    """The decoder of `kind`, built by one thread at a time.
+
+    msgspec (0.22) puts a struct's type information in place before it is complete; a thread that decodes the same
+    struct at that moment follows a null pointer and takes the process with it.
+    """
+    with _BUILDING:
+        return msgspec.msgpack.Decoder(kind, strict=True)
+
+
+def prepare(*kinds: type[Any]) -> None:
+    """Complete what msgspec must know of `kinds`; before `msgspec.convert` or `msgspec.json` of structs in a thread."""
+    for kind in kinds:
+        _decoder(cast(Any, kind))
 
 
 def encode(value: Any) -> bytes:

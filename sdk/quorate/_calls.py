@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from quorate import errors, views
+from quorate._ready import ready
 from quorate.kinds import Request
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ class Call(Generic[T]):
         try:
             if self.field is not None:
                 content = bytes(msgspec.json.decode(content, type=dict[str, msgspec.Raw])[self.field])
-            return msgspec.json.decode(content, type=self.reply)
+            return msgspec.json.decode(content, type=ready(self.reply))
         except (msgspec.MsgspecError, KeyError) as exc:
             raise errors.NodeFault(f"unreadable reply to {self.method} {self.path}: {exc}") from exc
 
@@ -53,7 +54,7 @@ class _Failure(msgspec.Struct):
 def error_of(status: int, content: bytes) -> errors.QuorateError:
     """The error that a reply of status 4xx or 5xx means."""
     try:
-        told = msgspec.json.decode(content, type=_Failure).error
+        told = msgspec.json.decode(content, type=ready(_Failure)).error
     except msgspec.MsgspecError:
         told = views.ErrorView(message=f"HTTP status {status}")
     return named_error(told, status=status)

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import msgspec
 
+from quorate._ready import ready
+
 T = TypeVar("T")
 
 ENVELOPE_BYTES_MAX = 256 << 10
@@ -43,7 +45,7 @@ def decode(kind: type[T], raw: bytes, bytes_max: int) -> T:
     if len(raw) > bytes_max:
         raise NotCanonical(f"{len(raw)} bytes, at most {bytes_max}")
     try:
-        value = msgspec.msgpack.decode(raw, type=kind, strict=True)
+        value = msgspec.msgpack.decode(raw, type=ready(kind), strict=True)
     except (msgspec.DecodeError, RecursionError, OverflowError, UnicodeDecodeError) as exc:
         raise NotCanonical(str(exc)) from exc
     if encode(value) != raw:

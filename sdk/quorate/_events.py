@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from quorate._ready import ready
 from quorate.errors import NodeFault, NodeUnreachable
 from quorate.views import Event
 
@@ -51,7 +52,7 @@ def read_event(data: bytes) -> Event:
         named = {name: fields.get(name) for name in ("done", "total")}
         text = fields.get("text", fields.get("token"))
         plain = {"seq": fields["seq"], "type": fields["type"], "at_ms": fields.get("at_ms", 0), "data": fields}
-        return msgspec.convert({**plain, **named, "text": text}, Event)
+        return msgspec.convert({**plain, **named, "text": text}, ready(Event))
     except (msgspec.MsgspecError, KeyError) as exc:
         raise NodeFault(f"the node sent an unreadable event: {exc}") from exc
 

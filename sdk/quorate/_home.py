@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from quorate._ready import ready
 from quorate.errors import NodeUnreachable, Unauthorized
 
 
@@ -55,7 +56,7 @@ def _clean(url: str) -> str:
 def _read_api(folder: Path, *, required: bool) -> _Api:
     path = folder / "api.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_Api)
+        return msgspec.json.decode(path.read_bytes(), type=ready(_Api))
     except OSError as exc:
         if not required:
             return _Api("")
