@@ -1,10 +1,10 @@
 """Anti-entropy between two replicas, as messages in and messages out.
 
 A replica's log only grows, so "everything after position p of your log" is a complete and bounded question. A pull
-asks that, naming heads the asker holds, and the server leaves out what those heads already imply. At first
-contact p is 0 and the asker adds samples of its log further back; later it continues from the cursor that the
-last pull reached. Equal digests end a pull at once. A cursor belongs to one run of the server (`log`): after a
-restart the server counts anew, and the asker starts from 0 with its heads.
+asks that, naming heads the asker holds and samples of its log further back, and the server leaves out what those
+already imply. At first contact p is 0; later the asker goes on from the cursor that the last pull reached. Equal
+digests end a pull at once. A cursor belongs to one run of the server (`log`): after a restart the server counts
+anew, and the asker starts from 0.
 
 Nothing is believed: every operation is checked on its own, faults are charged to whoever sent it, and a server
 that names heads which it does not hand over loses its cursor and is charged too.
@@ -139,9 +139,7 @@ class PullSession:
         self._peer = peer
         self._log = None if cursor is None else cursor.log
         self._after = 0 if cursor is None else cursor.after
-        self._have = replica.heads()[:HEADS_MAX]
-        if cursor is None:
-            self._have = list(dict.fromkeys([*self._have, *replica.locator()]))[:HAVE_MAX]
+        self._have = list(dict.fromkeys([*replica.heads()[:HEADS_MAX], *replica.locator()]))[:HAVE_MAX]
         self._page: Page | None = None
         self._pages = 0
         self._clean = True

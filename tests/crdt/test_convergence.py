@@ -58,7 +58,7 @@ class Shared(RuleBasedStateMachine):
         """Fork the liar's chain, link to anything, claim any time, change what is not its own."""
         own = [one for one in self.pool if one.author == LIAR.peer]
         after = draw.draw(st.none() | st.sampled_from(own)) if own else None
-        known = {one.id: one for one in self.pool if one is not after}
+        known = {one.id: one for one in self.pool if after is None or one.id != after.id}
         chosen = draw.draw(st.sets(st.sampled_from(sorted(known)), max_size=3)) if known else set()
         parents = [known[op_id] for op_id in sorted(chosen)]
         stamp = ((self.now_ms + ahead_ms) << 16) + draw.draw(st.integers(0, 2))

@@ -92,6 +92,16 @@ def test_a_failed_append_writes_nothing(path: Path, store: OpStore) -> None:
     assert reload(path, at.namespace).digest() == before
 
 
+def test_the_log_and_the_values_change_together_or_not_at_all(path: Path, store: OpStore) -> None:
+    at = replica()
+    empty = at.digest()
+    store._db.execute("create trigger fails before insert on map_entries begin select raise(abort, 'bad sector'); end")
+    with pytest.raises(StorageError, match="bad sector"):
+        store.append([(at, some_ops(at))])
+    store.close()
+    assert reload(path, at.namespace).digest() == empty
+
+
 def test_a_file_in_use_is_refused(path: Path, store: OpStore) -> None:
     with pytest.raises(StorageError, match="locked"):
         OpStore(path)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crdt.limits import HEADS_MAX, PAGE_BYTES_MAX, PAGE_OPS_MAX, PULL_PAGES_MAX
-from crdt.op import MapSet
+from crdt.op import MapSet, SignedOp
 from crdt.replica import Replica
 from crdt.sync import Cursor, Fetch, Page, PullSession, SyncServer, check, sift
 from tests.crdt.helpers import NOW_MS, Key, replica, signed
@@ -84,6 +86,34 @@ def test_after_a_restart_of_the_server_the_heads_spare_what_is_known() -> None:
     session, pages = pull(at, SyncServer(source, b"M" * 16), cursor)
     assert handed(pages) == 5
     assert session.finish()[0] == Cursor(b"M" * 16, 305)
+
+
+def test_a_cursor_means_nothing_in_the_log_of_another_run() -> None:
+    """A server whose disk forgot the end of its log and that went on differently."""
+    source, at, restored = replica(), replica(), replica()
+    fill(source, ANN, 10)
+    cursor, _ = pull(at, SyncServer(source, LOG))[0].finish()
+    restored.restore(source.raw(position) for position in range(8))
+    fill(restored, BOB, 3)
+    session, pages = pull(at, SyncServer(restored, b"M" * 16), cursor)
+    assert 3 <= handed(pages) <= 2 * 3
+    assert session.in_sync
+
+
+@given(links=st.lists(st.sets(st.integers(1, 8), max_size=2), min_size=1, max_size=12), data=st.data())
+def test_covered_marks_the_named_and_their_ancestors(links: list[set[int]], data: st.DataObject) -> None:
+    at, ops, ancestors = replica(), list[SignedOp](), list[set[int]]()
+    for index, back in enumerate(links):
+        parents = sorted({index - distance for distance in back if distance <= index})
+        made = signed(Key(f"peer {index}"), MapSet("k", b""), parents=[ops[n] for n in parents], stamp=index + 1)
+        ops.append(made)
+        ancestors.append({index}.union(*(ancestors[n] for n in parents)))
+    assert len(at.ingest(ops, sender=ANN.peer, now_ms=NOW_MS).added) == len(ops)
+    named = data.draw(st.sets(st.integers(0, len(ops) - 1)))
+    floor = data.draw(st.integers(0, len(ops)))
+    expected = set[int]().union(*(ancestors[n] for n in named if n >= floor))
+    marks = at.covered([bytes(32), *(ops[n].id for n in named)], floor=floor)
+    assert {n + floor for n, mark in enumerate(marks) if mark} == {n for n in expected if n >= floor}
 
 
 def test_after_long_separation_the_samples_bound_what_is_sent_twice() -> None:
