@@ -26,3 +26,9 @@ JURY_POOL_MAX = 64
 
 JURY_MAX = 21
 """Peers in one jury."""
+
+CHANNELS_PER_PEER_MAX = 64
+"""Channels that one peer may have open to another at once; more are reset."""
+
+ADDRESSES_PER_PEER_MAX = 8
+"""Addresses remembered for one peer."""

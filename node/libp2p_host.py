@@ -1,0 +1,221 @@
+"""A py-libp2p host without its unsafe defaults: TCP, Noise and Yamux only, everything bounded.
+
+The stock `new_host()` also offers plaintext, secio and TLS, so whoever dials may claim to be any peer. Here the
+only way in is a Noise XX handshake (libp2p noise specification) in which the remote proves an Ed25519 key; that
+key is the `PeerId` that the rest of the node sees.
+
+Hooks into py-libp2p 0.8.1, all of them in this file:
+
+- `sec_opt` with our Noise transport, which refuses keys other than Ed25519 and remembers the raw sockets, so
+  that shutting down never waits for a peer that stopped reading;
+- multistream-select reads at most `NEGOTIATION_BYTES_MAX` per message, in UTF-8 (stock: any 64-bit length);
+- `MAX_WINDOW_SIZE` of Yamux (stock: 16 MiB per stream), and a buffer that enforces it;
+- the automatic identify, identify push and the auto-connector are off: peers are found and dialled by us, never
+  because a stranger told the library of an address;
+- `swarm_connection` logs below `libp2p` (stock: through the root logger, which configures the whole process).
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from typing import Any, cast
+
+import libp2p.network.connection.swarm_connection as swarm_connection
+import libp2p.protocol_muxer.multiselect_communicator as multiselect_communicator
+import libp2p.stream_muxer.muxer_multistream as muxer_multistream
+import libp2p.stream_muxer.yamux.yamux as yamux
+import trio
+from libp2p import new_swarm
+from libp2p.abc import IRawConnection, ISecureConn
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.keys import KeyPair
+from libp2p.crypto.x25519 import create_new_key_pair as create_new_noise_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.exceptions import ParseError
+from libp2p.host.basic_host import BasicHost
+from libp2p.identity.identify_push.identify_push import ID_PUSH as IDENTIFY_PUSH
+from libp2p.io.abc import Reader
+from libp2p.network.auto_connector import AutoConnector
+from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.rcmgr import ResourceManager
+from libp2p.rcmgr.connection_limits import ConnectionLimits
+from libp2p.rcmgr.manager import ResourceLimits
+from libp2p.security.exceptions import HandshakeFailure
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as StockNoise
+from libp2p.stream_muxer.exceptions import MuxedStreamError
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
+from libp2p.utils.varint import read_varint_prefixed_bytes_limited
+
+from wire.errors import Malformed
+from wire.peer import PeerId, from_text, to_text
+
+NEGOTIATION_BYTES_MAX = 1024
+"""Longest multistream-select message."""
+
+WINDOW_BYTES_MAX = 1 << 20
+"""Largest Yamux receive window, and so the most that one unread stream holds in memory."""
+
+CONNECTIONS_MAX = 512
+"""Connections, in and out together."""
+
+CONNECTIONS_PER_PEER_MAX = 4
+"""Connections with one peer; two arise when both sides dial at the same moment."""
+
+STREAMS_MAX = 8192
+"""Streams over all connections."""
+
+HANDSHAKE_S = 5
+"""Seconds for each step of bringing up a connection or a stream."""
+
+
+def libp2p_id(peer: PeerId) -> ID:
+    """The libp2p form of a peer identity."""
+    return ID.from_base58(to_text(peer))
+
+
+def peer_id(identity: ID) -> PeerId:
+    """Our form of a libp2p peer id.
+
+    Raises:
+        Malformed: the key behind it is not Ed25519.
+    """
+    return from_text(identity.to_base58())
+
+
+class NoiseOnly(StockNoise):
+    """Noise that accepts Ed25519 identities only and knows every socket it was given."""
+
+    def __init__(self, key_pair: KeyPair) -> None:
+        super().__init__(key_pair, noise_privkey=create_new_noise_key_pair().private_key)
+        self.sockets: weakref.WeakSet[IRawConnection] = weakref.WeakSet()
+
+    async def secure_inbound(self, conn: IRawConnection) -> ISecureConn:
+        self.sockets.add(conn)
+        return await _ed25519_only(await super().secure_inbound(conn))
+
+    async def secure_outbound(self, conn: IRawConnection, peer_id: ID) -> ISecureConn:
+        self.sockets.add(conn)
+        return await _ed25519_only(await super().secure_outbound(conn, peer_id))
+
+
+async def _ed25519_only(session: ISecureConn) -> ISecureConn:
+    try:
+        peer_id(session.get_remote_peer())
+    except Malformed as exc:
+        await session.close()
+        raise HandshakeFailure("the remote identity is not an Ed25519 key") from exc
+    return session
+
+
+class _BoundedBuffer(bytearray):
+    """What a stream has received and nobody has read; a peer that ignores the window loses the stream."""
+
+    def extend(self, data: Any) -> None:
+        if len(self) + len(data) > 2 * WINDOW_BYTES_MAX:
+            raise MuxedStreamError("the peer sent past its window")
+        super().extend(data)
+
+
+class _Buffers(dict[int, bytearray]):
+    def __setitem__(self, stream: int, buffer: bytearray) -> None:
+        super().__setitem__(stream, _BoundedBuffer(buffer))
+
+
+class BoundedYamux(yamux.Yamux):
+    """Yamux whose receive windows are enforced (the stock one only logs an overrun)."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.stream_buffers = _Buffers()
+
+
+async def _read_negotiation(reader: Reader) -> bytes:
+    """One multistream-select message, bounded, without its newline; replaces the stock `read_delim`."""
+    message = await read_varint_prefixed_bytes_limited(reader, NEGOTIATION_BYTES_MAX)
+    if not message.endswith(b"\n"):
+        raise ParseError("a negotiation message ends in a newline")
+    try:
+        message.decode()
+    except UnicodeDecodeError as exc:
+        raise ParseError("a negotiation message is UTF-8") from exc
+    return message[:-1]
+
+
+def harden() -> None:
+    """Install the process-wide hooks; doing it again changes nothing."""
+    cast(Any, multiselect_communicator).read_delim = _read_negotiation
+    cast(Any, muxer_multistream).Yamux = BoundedYamux  # the stock code ignores muxer_opt for Yamux
+    yamux.MAX_WINDOW_SIZE = WINDOW_BYTES_MAX
+    log = logging.getLogger("libp2p")
+    if not log.handlers:
+        log.addHandler(logging.NullHandler())
+    # this module logs through the root logger, whose first use would install a handler for the whole process
+    cast(Any, swarm_connection).logging = logging.getLogger("libp2p.network.connection")
+
+
+class NoAutoConnector(AutoConnector):
+    """The stock one dials every address it ever heard of until it has half of `max_connections`."""
+
+    async def run_background_task(self, nursery: trio.Nursery) -> None:
+        """Nothing to do in the background."""
+
+    async def maybe_connect(self) -> None:
+        """Not after a disconnect either."""
+
+
+def build_host(seed: bytes) -> tuple[BasicHost, Swarm, NoiseOnly]:
+    """A host with the identity of a 32-byte Ed25519 seed; it listens nowhere yet.
+
+    Returns:
+        the host, its swarm, and the Noise transport that knows all sockets.
+    """
+    assert len(seed) == 32, "an Ed25519 seed has 32 bytes"
+    harden()
+    key_pair = create_new_key_pair(seed)
+    noise = NoiseOnly(key_pair)
+    swarm = new_swarm(
+        key_pair=key_pair,
+        sec_opt={NOISE: noise},
+        muxer_opt={TProtocol(YAMUX): BoundedYamux},
+        transports=None,
+        enable_tcp=True,
+        connection_config=ConnectionConfig(
+            max_connections=CONNECTIONS_MAX,
+            min_connections=0,
+            low_watermark=0,
+            high_watermark=CONNECTIONS_MAX,
+            max_connections_per_peer=1,
+            inbound_upgrade_timeout=HANDSHAKE_S,
+            outbound_upgrade_timeout=HANDSHAKE_S,
+            inbound_stream_protocol_negotiation_timeout=HANDSHAKE_S,
+            outbound_stream_protocol_negotiation_timeout=HANDSHAKE_S,
+        ),
+        retry_config=RetryConfig(max_retries=0),
+        resource_manager=_resource_manager(),
+    )
+    assert isinstance(swarm, Swarm)
+    swarm.auto_connector = NoAutoConnector(swarm)
+    host = BasicHost(network=swarm, negotiate_timeout=HANDSHAKE_S, disable_identify_address_discovery=True)
+    # who connects is proven by Noise and asked for nothing else: no identify of our own after each connection
+    swarm.notifees = [n for n in swarm.notifees if type(n).__name__ != "_IdentifyNotifee"]
+    host.remove_stream_handler(IDENTIFY_PUSH)
+    return host, swarm, noise
+
+
+def _resource_manager() -> ResourceManager:
+    """Plain counters; the stock extras (circuit breaker, memory guesses) would refuse honest peers."""
+    return ResourceManager(
+        limits=ResourceLimits(max_connections=CONNECTIONS_MAX, max_streams=STREAMS_MAX),
+        connection_limits=ConnectionLimits(
+            max_established_per_peer=CONNECTIONS_PER_PEER_MAX, max_established_total=CONNECTIONS_MAX
+        ),
+        enable_metrics=False,
+        enable_memory_limits=False,
+        enable_circuit_breaker=False,
+        enable_graceful_degradation=False,
+        enable_rate_limiting=False,
+    )

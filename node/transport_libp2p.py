@@ -1,0 +1,299 @@
+"""The Transport seam over py-libp2p: TCP, Noise and Yamux between authenticated peers.
+
+    async with open_transport(identity, listen=["/ip4/127.0.0.1/tcp/0"], blame=blame) as transport:
+        transport.serve("/echo/1", handler)
+        channel = await transport.open(peer, "/echo/1")
+
+The peer of a channel is the Ed25519 key that its Noise handshake proved. Everything is bounded: addresses kept,
+connections, channels per peer, bytes queued per channel, seconds per step. Dialling tries each known address in
+turn and makes one connection per peer, which all channels share. Wire format: docs/spec/transport.md.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import trio
+from libp2p.abc import INetStream
+from libp2p.custom_types import TProtocol
+from libp2p.host.basic_host import BasicHost
+from libp2p.host.exceptions import StreamFailure
+from libp2p.network.swarm import Swarm
+from multiaddr import Multiaddr
+from multiaddr.exceptions import Error as MultiaddrError
+
+from node.channel_libp2p import LOST, Libp2pChannel
+from node.libp2p_host import NoiseOnly, build_host, libp2p_id, peer_id
+from wire.errors import LocalError, TransportError, Unreachable
+from wire.identity import Identity
+from wire.limits import ADDRESSES_PER_PEER_MAX, CHANNELS_PER_PEER_MAX
+from wire.peer import PeerId, short, to_text
+from wire.serving import Blame, Bug, run_handler
+from wire.transport import Channel, Handler
+
+PEERS_KNOWN_MAX = 4096
+"""Peers whose addresses are remembered; the least recently learned is forgotten."""
+
+DIAL_S = 5.0
+"""Seconds for one address: TCP, Noise and Yamux together."""
+
+GOODBYE_S = 0.25
+"""Seconds for closing connections in order before their sockets are closed under them."""
+
+
+class AddressBook:
+    """Where peers may be dialled: bounded, newest first, only addresses that name TCP and no other peer."""
+
+    def __init__(self) -> None:
+        self._of: OrderedDict[PeerId, list[Multiaddr]] = OrderedDict()
+
+    def learn(self, peer: PeerId, addresses: Sequence[str]) -> None:
+        """Put `addresses` before those already known; what cannot be dialled is skipped."""
+        new = [parsed for text in addresses[:ADDRESSES_PER_PEER_MAX] if (parsed := _dialable(text, peer)) is not None]
+        old = self._of.pop(peer, [])
+        merged = list(dict.fromkeys(new + old))[:ADDRESSES_PER_PEER_MAX]
+        if merged:
+            self._of[peer] = merged
+        while len(self._of) > PEERS_KNOWN_MAX:
+            self._of.popitem(last=False)
+
+    def addresses(self, peer: PeerId) -> list[Multiaddr]:
+        """Without the `/p2p` part; empty for a stranger."""
+        return list(self._of.get(peer, ()))
+
+
+def _dialable(text: str, peer: PeerId) -> Multiaddr | None:
+    if len(text) > 256:
+        return None
+    try:
+        address = Multiaddr(text)
+        names = [protocol.name for protocol in address.protocols()]
+        if names[1:] == ["tcp", "p2p"] and address.value_for_protocol("p2p") == to_text(peer):
+            address, names = Multiaddr(text.rpartition("/p2p/")[0]), names[:-1]
+    except (MultiaddrError, ValueError):
+        return None
+    return address if names[:1] in (["ip4"], ["ip6"], ["dns4"], ["dns6"]) and names[1:] == ["tcp"] else None
+
+
+class _Opening:
+    """An `open` under way: what its worker task tells the caller."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.channel: Libp2pChannel | None = None
+        self.error: TransportError = Unreachable("the transport is closing")
+        self.abandoned = False
+
+
+class Libp2pTransport:
+    """See `wire.transport.Transport`; made by `open_transport`."""
+
+    def __init__(
+        self, host: BasicHost, swarm: Swarm, nursery: trio.Nursery, *, blame: Blame, on_bug: Bug | None
+    ) -> None:
+        self._host = host
+        self._swarm = swarm
+        self._nursery = nursery
+        self._blame = blame
+        self._on_bug = on_bug
+        self._peer = peer_id(host.get_id())
+        self._book = AddressBook()
+        self._dialling: dict[PeerId, trio.Lock] = {}
+        self._inbound: Counter[PeerId] = Counter()
+        self._closing = False
+        self._negotiate = swarm.common_stream_handler
+        swarm.set_stream_handler(self._accept)
+
+    @property
+    def peer(self) -> PeerId:
+        return self._peer
+
+    def addresses(self) -> list[str]:
+        return [str(address) for address in self._host.get_addrs()]
+
+    def learn(self, peer: PeerId, addresses: Sequence[str]) -> None:
+        self._book.learn(peer, addresses)
+
+    def connected(self) -> list[PeerId]:
+        """Peers with which a connection stands."""
+        return [
+            peer_id(identity)
+            for identity, connections in self._swarm.connections.items()
+            if any(not connection.is_closed for connection in connections)
+        ]
+
+    # ---- opening
+
+    async def open(self, peer: PeerId, protocol: str) -> Channel:
+        if self._closing:
+            raise Unreachable("the transport is closed")
+        if peer == self._peer:
+            raise Unreachable("a node opens no channel to itself")
+        opening = _Opening()
+        self._nursery.start_soon(self._run_outbound, peer, protocol, opening)
+        try:
+            await opening.done.wait()
+        except trio.Cancelled:
+            opening.abandoned = True
+            if opening.channel is not None:
+                await opening.channel.abort()
+            raise
+        if opening.channel is None:
+            raise opening.error
+        return opening.channel
+
+    async def _run_outbound(self, peer: PeerId, protocol: str, opening: _Opening) -> None:
+        """Open in a task of ours, so that a cancelled caller never leaves half a negotiation behind."""
+        try:
+            channel = Libp2pChannel(peer, await self._new_stream(peer, protocol))
+            opening.channel = channel
+        except TransportError as exc:
+            opening.error = exc
+            return
+        finally:
+            opening.done.set()
+        if opening.abandoned:
+            await channel.abort()
+        await channel.pump()
+
+    async def _new_stream(self, peer: PeerId, protocol: str) -> INetStream:
+        for attempt in (1, 2):
+            await self._connect(peer)
+            try:
+                return await self._host.new_stream(libp2p_id(peer), [TProtocol(protocol)])
+            except StreamFailure as exc:
+                if self._is_connected(peer):
+                    raise Unreachable(f"{short(peer)} does not serve {protocol}") from exc
+                lost: Exception = exc
+            except (*LOST, trio.TooSlowError) as exc:
+                lost = exc
+            # the connection died under us: it may have been stale, so dial once more
+            await self._drop(peer)
+            if attempt == 2:
+                raise Unreachable(f"connection with {short(peer)} lost: {lost}") from lost
+        raise AssertionError("unreachable code")
+
+    def _is_connected(self, peer: PeerId) -> bool:
+        return any(
+            not connection.is_closed and not cast(Any, connection.muxed_conn).event_shutting_down.is_set()
+            for connection in self._swarm.get_connections(libp2p_id(peer))
+        )
+
+    async def _drop(self, peer: PeerId) -> None:
+        with trio.move_on_after(GOODBYE_S):
+            await self._swarm.close_peer(libp2p_id(peer))
+
+    async def _connect(self, peer: PeerId) -> None:
+        """Make sure of one connection; concurrent callers share the dial."""
+        if self._is_connected(peer):
+            return
+        lock = self._dialling.setdefault(peer, trio.Lock())
+        try:
+            async with lock:
+                if not self._is_connected(peer):
+                    await self._dial(peer)
+        finally:
+            if not lock.locked():
+                self._dialling.pop(peer, None)
+
+    async def _dial(self, peer: PeerId) -> None:
+        reasons: list[str] = []
+        for address in self._book.addresses(peer):
+            try:
+                with trio.fail_after(DIAL_S):
+                    await self._swarm.dial_addr(address, libp2p_id(peer))
+                return
+            except trio.TooSlowError:
+                reasons.append(f"{address}: no connection within {DIAL_S:g} s")
+            except LOST as exc:
+                reasons.append(f"{address}: {exc.__cause__ or exc}")
+        raise Unreachable(f"{short(peer)}: {'; '.join(reasons) or 'no address known'}")
+
+    # ---- serving
+
+    def serve(self, protocol: str, handler: Handler) -> None:
+        async def accept(stream: INetStream) -> None:
+            await self._serve_stream(handler, stream)
+
+        self._host.set_stream_handler(TProtocol(protocol), accept)
+
+    async def _accept(self, stream: INetStream) -> None:
+        """Negotiate a stream; whatever a peer sends here, an error may end this stream only, never the host."""
+        try:
+            await self._negotiate(stream)
+        except (*LOST, ValueError):
+            await stream.reset()
+
+    async def _serve_stream(self, handler: Handler, stream: INetStream) -> None:
+        peer = peer_id(stream.muxed_conn.peer_id)
+        if self._closing or self._inbound[peer] >= CHANNELS_PER_PEER_MAX:
+            await stream.reset()
+            return
+        self._inbound[peer] += 1
+        done = trio.Event()
+        self._nursery.start_soon(self._run_inbound, handler, Libp2pChannel(peer, stream), done)
+        await done.wait()
+
+    async def _run_inbound(self, handler: Handler, channel: Libp2pChannel, done: trio.Event) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(channel.pump)
+                try:
+                    await run_handler(handler, channel, blame=self._blame, on_bug=self._on_bug)
+                finally:
+                    await channel.aclose()
+        finally:
+            self._inbound[channel.peer] -= 1
+            if not self._inbound[channel.peer]:
+                del self._inbound[channel.peer]
+            done.set()
+
+    # ---- closing
+
+    async def shut(self, noise: NoiseOnly) -> None:
+        """Close all connections, in order if they let us, within `GOODBYE_S`; `open_transport` calls it."""
+        self._closing = True
+        self._nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            with trio.move_on_after(GOODBYE_S):
+                async with trio.open_nursery() as nursery:
+                    for connections in list(self._swarm.connections.values()):
+                        for connection in connections:
+                            nursery.start_soon(connection.close)
+            for socket in list(noise.sockets):
+                await socket.close()
+            await self._host.close()
+
+
+@asynccontextmanager
+async def open_transport(
+    identity: Identity | bytes,
+    *,
+    listen: Sequence[str] = ("/ip4/127.0.0.1/tcp/0",),
+    blame: Blame,
+    on_bug: Bug | None = None,
+) -> AsyncIterator[Libp2pTransport]:
+    """A running transport; leaving the scope closes every connection and ends every handler within a second.
+
+    Args:
+        identity: who we are; also taken is a bare Ed25519 private seed of 32 bytes.
+        listen: multiaddrs to listen on; port 0 picks a free one, an empty list only dials.
+        blame: told of every peer whose frames made a handler raise `RemoteError` or `Malformed`.
+        on_bug: told of any other exception of a handler; without it such an exception ends the transport.
+
+    Raises:
+        LocalError: an address cannot be listened on.
+    """
+    host, swarm, noise = build_host(identity if isinstance(identity, bytes) else identity.ed25519_seed)
+    async with host.run([]), trio.open_nursery() as nursery:
+        transport = Libp2pTransport(host, swarm, nursery, blame=blame, on_bug=on_bug)
+        try:
+            for address in listen:
+                if not await swarm.listen(Multiaddr(address)):
+                    raise LocalError(f"cannot listen on {address}")
+            yield transport
+        finally:
+            await transport.shut(noise)

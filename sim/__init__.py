@@ -1,0 +1,1 @@
+"""The simulated network and worlds of nodes under a virtual clock; imports `wire` only."""

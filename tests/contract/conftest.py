@@ -1,0 +1,88 @@
+"""Two fillings of the Transport seam, one fixture: each contract test runs on both.
+
+`libp2p` runs on loopback under the real clock, `sim` under a virtual clock that jumps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pytest
+import trio
+import trio.testing
+
+from node.transport_libp2p import open_transport
+from sim.world import world
+from wire.errors import RemoteError
+from wire.peer import PeerId
+from wire.transport import Transport
+
+
+class NetTransport(Transport, Protocol):
+    """The seam, and what both fillings tell besides."""
+
+    def connected(self) -> list[PeerId]: ...
+
+
+@dataclass
+class Pair:
+    """Two transports that know each other's addresses; `bob` serves, `alice` opens.
+
+    Args:
+        blamed: what bob's handlers blamed on others.
+        bugs: what bob's handlers raised otherwise.
+    """
+
+    alice: NetTransport
+    bob: NetTransport
+    blamed: list[RemoteError] = field(default_factory=list)
+    bugs: list[Exception] = field(default_factory=list)
+
+
+@pytest.fixture(params=["sim", "libp2p"])
+def filling(request: pytest.FixtureRequest) -> str:
+    """Which filling of the seam a test runs on."""
+    return str(request.param)
+
+
+def _run_virtually(main: Callable[[], Awaitable[object]], *, clock: object, instruments: list[Any]) -> object:
+    return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0), instruments=instruments)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on the simulated network run under its virtual clock."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec is not None and callspec.params.get("filling") == "sim":
+            item.add_marker(pytest.mark.trio(run=_run_virtually))
+
+
+@pytest.fixture
+async def pair(filling: str) -> AsyncIterator[Pair]:
+    """Alice and Bob on either network."""
+    bugs: list[Exception] = []
+    if filling == "sim":
+        async with world(nodes=2, seed=1, on_bug=bugs.append) as w:
+            yield Pair(w.nodes[0].transport, w.nodes[1].transport, w.nodes[1].blamed, bugs)
+        return
+    blamed: list[RemoteError] = []
+    async with (
+        open_transport(b"a" * 32, listen=[], blame=blamed.append) as alice,
+        open_transport(b"b" * 32, blame=blamed.append, on_bug=bugs.append) as bob,
+    ):
+        alice.learn(bob.peer, bob.addresses())
+        yield Pair(alice, bob, blamed, bugs)
+
+
+async def _eventually(predicate: Callable[[], bool], *, within_s: float = 5.0) -> None:
+    with trio.fail_after(within_s):
+        while not predicate():  # noqa: ASYNC110 - the seam has no event for what happens at the other side
+            await trio.sleep(0.01)
+
+
+@pytest.fixture
+def eventually() -> Callable[..., object]:
+    """Wait until a predicate holds, at most five seconds."""
+    return _eventually
