@@ -19,7 +19,7 @@ from wire.envelope import Envelope
 from wire.errors import Malformed, RemoteError
 from wire.peer import PeerId
 
-FORGED_PENALTY = 0.5
+FORGED_PENALTY = 0.6
 """For passing on a record that breaks a rule: whoever passes it on should have checked it."""
 
 FRAMED_PENALTY = 0.25

@@ -48,6 +48,7 @@ class Driver:
         settings: Settings,
         now_ms: Callable[[], int],
         nursery: trio.Nursery,
+        report: Callable[[RemoteError], None],
     ) -> None:
         self.calls = 0
         self._transport = transport
@@ -55,6 +56,7 @@ class Driver:
         self._settings = settings
         self._now_ms = now_ms
         self._nursery = nursery
+        self._report = report
         self._probing = 0
 
     async def ask(self, node: Node, ask: Ask) -> tuple[Reply, list[SignedRecord]] | None:
@@ -74,12 +76,17 @@ class Driver:
             if exc.refusal.code != "busy":
                 self._core.failed(peer, self._now_ms())
         except RemoteError as exc:
-            self._core.blame(exc, self._now_ms())
+            self.blame(exc)
         except (TransportError, trio.TooSlowError):
             self._core.failed(peer, self._now_ms())
         finally:
             self.start_probes()
         return None
+
+    def blame(self, error: RemoteError) -> None:
+        """Note what a peer did wrong, and pass it on."""
+        self._core.blame(error, self._now_ms())
+        self._report(error)
 
     async def ping(self, node: Node) -> bool:
         """Whether the peer answers."""

@@ -15,6 +15,7 @@ from wire.peer import PeerId
 NAMESPACE = "provider"
 KEY_RECORD_BYTES_MAX = 512
 AMOUNT_MAX = 2**53
+LOAD_MAX = 1e6
 
 
 class ProviderAd(Wire, frozen=True):
@@ -26,7 +27,7 @@ class ProviderAd(Wire, frozen=True):
         lanes: how answers may be compared, without repetition.
         price_micro: what a job costs, in micro-credits.
         addresses: where the peer may be dialled.
-        load: jobs queued or running when the ad was signed.
+        load: jobs in progress per slot when the ad was signed; 0.0 when idle.
         key_record: canonical bytes of the peer's `KeyRecord` envelope (its BLS key); empty if it judges nothing.
     """
 
@@ -35,7 +36,7 @@ class ProviderAd(Wire, frozen=True):
     lanes: list[Lane]
     price_micro: int
     addresses: list[str]
-    load: int
+    load: float
     key_record: bytes
 
     def check(self) -> None:
@@ -44,7 +45,7 @@ class ProviderAd(Wire, frozen=True):
         check_addresses(self.addresses)
         if not self.lanes or len(set(self.lanes)) != len(self.lanes):
             raise Malformed(f"lanes {self.lanes[:4]}")
-        if not 0 <= self.price_micro <= AMOUNT_MAX or not 0 <= self.load <= AMOUNT_MAX:
+        if not 0 <= self.price_micro <= AMOUNT_MAX or not 0 <= self.load <= LOAD_MAX:  # refuses a NaN too
             raise Malformed(f"price {self.price_micro}, load {self.load}")
         if len(self.key_record) > KEY_RECORD_BYTES_MAX:
             raise Malformed(f"a key record of {len(self.key_record)} bytes")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from dht.core import Core, as_node
 from dht.driver import Driver, Settings
 from dht.keys import node_id, place_of
 from dht.limits import CONTACTS_SAVED_MAX, INBOUND_MAX, PROVIDER_LIFE_MS
-from dht.messages import PROTOCOL, Node, Reply, Request, check_addresses, fitting
+from dht.messages import PROTOCOL, Node, Reply, Request, fitting
 from dht.provider import NAMESPACE, RULES, ProviderAd, key_of, parse
 from dht.record import Equivocation, Record, Rules, SignedRecord, sign
 from dht.shelf import Quotas, Shelf, Weight
@@ -24,12 +24,15 @@ from dht.table import Contact
 from wire import codec
 from wire.call import Answer, Refusal, answer_calls
 from wire.envelope import Signer
-from wire.errors import LocalError, Malformed, StorageError
+from wire.errors import LocalError, RemoteError, StorageError
 from wire.hashing import digest
 from wire.peer import PeerId
 from wire.transport import Channel, Transport
 
 _log = structlog.get_logger("dht")
+JOIN_BUCKETS_MAX = 1
+"""Far buckets looked into while joining; those who look for us fill the others, and `refresh` does the rest."""
+
 REFRESH_BUCKETS_MAX = 3
 """Buckets refreshed per round."""
 
@@ -60,10 +63,10 @@ class Dht:
         driver: Driver,
         signer: Signer,
         now_ms: Callable[[], int],
-        random: Random,
+        rng: Random,
         rules: Rules,
         settings: Settings,
-        bootstrap: Mapping[PeerId, Sequence[str]],
+        bootstrap: Sequence[PeerId],
         transport: Transport,
         store: RecordStore | None,
     ) -> None:
@@ -71,16 +74,16 @@ class Dht:
         self._driver = driver
         self._signer = signer
         self._now_ms = now_ms
-        self._random = random
+        self._rng = rng
         self._rules = rules
         self._settings = settings
-        self._bootstrap = [Node(peer, fitting(addresses)) for peer, addresses in bootstrap.items()]
+        self._bootstrap = [Node(peer, []) for peer in bootstrap if peer != signer.peer]
         self._transport = transport
         self._store = store
         self._mine: dict[tuple[str, bytes], _Published] = {}
         self._seq = 0
         self._inbound = 0
-        self._answer = answer_calls(Request, self._handle, lambda error: core.blame(error, now_ms()))
+        self._answer = answer_calls(Request, self._handle, driver.blame)
 
     async def bootstrap(self) -> int:
         """Join: ping the bootstrap peers, look ourselves up, and look into the far buckets.
@@ -88,14 +91,14 @@ class Dht:
         Returns:
             How many contacts there are now; 0 if nobody answered.
         """
-        await self._ping_all([node for node in self._bootstrap if node.peer != self._signer.peer])
+        await self._ping_all(self._bootstrap)
         lookup = await self._driver.find(node_id(self._signer.peer), seeds=self._bootstrap)
         nearest = lookup.closest()
         if nearest:
             floor = self.core.table.bucket_of(nearest[0].peer)
-            for index in self.core.table.stale(1, self._now_ms())[:REFRESH_BUCKETS_MAX]:
+            for index in self.core.table.stale(1, self._now_ms())[:JOIN_BUCKETS_MAX]:
                 if index > floor:
-                    await self._driver.find(self.core.table.target_in(index, self._random))
+                    await self._driver.find(self.core.table.target_in(index, self._rng))
         return len(self.core.table)
 
     async def provide(self, ad: ProviderAd) -> StoreResult:
@@ -229,11 +232,11 @@ class Dht:
             waiting = [
                 Node(peer, list(self.core.table.addresses_of(peer))) for peer in self.core.table.waiting(self.core.k)
             ]
-            await self._ping_all([node for node in (*absent, *waiting) if node.peer != self._signer.peer])
+            await self._ping_all([*absent, *waiting])
             await self._driver.find(node_id(self._signer.peer))
             stale = self.core.table.stale(int(self._settings.refresh_s * 1000), self._now_ms())
             for index in stale[:REFRESH_BUCKETS_MAX]:
-                await self._driver.find(self.core.table.target_in(index, self._random))
+                await self._driver.find(self.core.table.target_in(index, self._rng))
 
     def load(self) -> None:
         """Take records and contacts from disk; contacts become seeds, to be asked before they are believed."""
@@ -267,32 +270,38 @@ class Dht:
             self._store.save_contacts(newest[:CONTACTS_SAVED_MAX])
 
     def _jittered(self, period: float) -> float:
-        return period * (1 + self._settings.jitter * (self._random.random() - 0.5))
+        return period * (1 + self._settings.jitter * (self._rng.random() - 0.5))
+
+
+def _blame_nobody(error: RemoteError) -> None:
+    """For callers that keep no score of their peers."""
 
 
 @asynccontextmanager
 async def open_dht(
     transport: Transport,
     signer: Signer,
+    now_ms: Callable[[], int],
+    store_path: Path | None,
+    bootstrap: Sequence[PeerId],
     *,
-    now: Callable[[], float],
-    random: Random,
-    store_path: Path | None = None,
-    bootstrap: Mapping[PeerId, Sequence[str]] | None = None,
+    blame: Callable[[RemoteError], None] = _blame_nobody,
+    rng: Random | None = None,
     rules: Rules = RULES,
     quotas: Quotas | None = None,
     weight: Weight | None = None,
     settings: Settings | None = None,
 ) -> AsyncIterator[Dht]:
-    """Run a node of the DHT on `transport` for as long as the scope lasts.
+    """Run a node of the DHT on `transport` for as long as the scope lasts; call `bootstrap` to join.
 
     Args:
         transport: where `/quorate/dht/1` is served and opened.
         signer: our identity; the same peer as the transport's.
-        now: Unix time in seconds.
-        random: decides jitter and which part of a bucket is refreshed; seed it per node.
+        now_ms: Unix time in milliseconds.
         store_path: SQLite file for records and contacts; None keeps them in memory only.
-        bootstrap: peers to join through, with their addresses (empty if the transport knows them).
+        bootstrap: peers to join through, whose addresses the transport knows.
+        blame: told of every peer that broke a rule.
+        rng: decides jitter and which part of a bucket is refreshed; by default seeded with our identity.
         rules: the namespaces kept here.
         quotas: how much is kept for others.
         weight: a peer's standing, when a key has more authors than seats (1 for a stranger).
@@ -300,27 +309,20 @@ async def open_dht(
 
     Raises:
         StorageError: the file cannot be opened or read.
-        LocalError: a bootstrap address is too long, or the identities differ.
+        LocalError: the identities differ.
     """
     if signer.peer != transport.peer:
         raise LocalError("the signer is not the transport's peer")
-    for addresses in (bootstrap or {}).values():
-        try:
-            check_addresses(addresses)
-        except Malformed as exc:
-            raise LocalError(f"bootstrap: {exc}") from exc
     settings = settings or Settings()
     shelf = Shelf(_salt(signer), quotas=quotas, weight=weight or (lambda author: 1.0))
     core = Core(signer.peer, shelf, rules)
     store = RecordStore(store_path) if store_path is not None else None
-
-    def now_ms() -> int:
-        return int(now() * 1000)
-
     try:
         async with trio.open_nursery() as nursery:
-            driver = Driver(transport, core, settings, now_ms, nursery)
-            dht = Dht(core, driver, signer, now_ms, random, rules, settings, bootstrap or {}, transport, store)
+            driver = Driver(transport, core, settings, now_ms, nursery, blame)
+            dht = Dht(
+                core, driver, signer, now_ms, rng or Random(signer.peer), rules, settings, bootstrap, transport, store
+            )
             dht.load()
             transport.serve(PROTOCOL, dht.serve)
             nursery.start_soon(dht.tend)
