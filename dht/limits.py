@@ -44,6 +44,9 @@ PENALTY_YIELD = 0.5
 PENALTY_BAN = 1.0
 """From this penalty on a peer is neither kept, asked nor answered."""
 
+PENALTY_PARDON = 0.5
+"""Until its penalty has decayed to this."""
+
 RECORD_BODY_BYTES_MAX = 4096
 """Longest body of a record."""
 

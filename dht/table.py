@@ -14,7 +14,7 @@ from heapq import nsmallest
 from random import Random
 
 from dht.keys import ID_BITS, node_id
-from dht.limits import ADDRESSES_MAX, FAILURES_MAX, PENALTY_BAN, PENALTY_YIELD, PROBE_AGE_MS, K
+from dht.limits import ADDRESSES_MAX, FAILURES_MAX, PENALTY_YIELD, PROBE_AGE_MS, K
 from dht.penalties import Penalties
 from wire.peer import PeerId
 
@@ -72,7 +72,7 @@ class RoutingTable:
 
     def banned(self, peer: PeerId, now_ms: int) -> bool:
         """Whether the peer's penalties forbid dealing with it."""
-        return self._penalties.of(peer, now_ms) >= PENALTY_BAN
+        return self._penalties.banned(peer, now_ms)
 
     def answered(self, peer: PeerId, addresses: Sequence[str], now_ms: int) -> PeerId | None:
         """Note that `peer` answered a call of ours.
@@ -143,7 +143,7 @@ class RoutingTable:
         return found
 
     def blame(self, peer: PeerId, penalty: float, now_ms: int) -> PeerId | None:
-        """Add a penalty (0..1) to the peer's; at 1 it loses its seat and stays out until it has decayed.
+        """Add a penalty (0..1) to the peer's; at 1 it loses its seat and stays out until half of that has decayed.
 
         Returns:
             A replacement to probe, if a seat fell free.
