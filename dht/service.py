@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Protocol, TypeVar
 
 import structlog
 import trio
@@ -29,12 +31,24 @@ from wire.hashing import digest
 from wire.peer import PeerId
 from wire.transport import Channel, Transport
 
+T = TypeVar("T")
 _log = structlog.get_logger("dht")
 JOIN_BUCKETS_MAX = 1
 """Far buckets looked into while joining; those who look for us fill the others, and `refresh` does the rest."""
 
 REFRESH_BUCKETS_MAX = 3
 """Buckets refreshed per round."""
+
+
+class Run(Protocol):
+    """Runs a blocking function away from the event loop; the simulator runs it inline."""
+
+    def __call__(self, function: Callable[[], T], /) -> Awaitable[T]: ...
+
+
+async def in_thread(function: Callable[[], T], /) -> T:
+    """Run a blocking function in a worker thread (the default `Run`)."""
+    return await trio.to_thread.run_sync(function)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +83,7 @@ class Dht:
         bootstrap: Sequence[PeerId],
         transport: Transport,
         store: RecordStore | None,
+        run: Run,
     ) -> None:
         self.core = core
         self._driver = driver
@@ -80,6 +95,7 @@ class Dht:
         self._bootstrap = [Node(peer, []) for peer in bootstrap if peer != signer.peer]
         self._transport = transport
         self._store = store
+        self._run = run
         self._mine: dict[tuple[str, bytes], _Published] = {}
         self._seq = 0
         self._inbound = 0
@@ -219,7 +235,7 @@ class Dht:
         """Flush, sweep and republish, for ever."""
         while True:
             await trio.sleep(self._jittered(self._settings.tick_s))
-            self.flush()
+            await self.flush()
             for (namespace, key), published in list(self._mine.items()):
                 if published.due_ms <= self._now_ms():
                     await self._put(self._sign(namespace, key, published))
@@ -251,23 +267,28 @@ class Dht:
         saved = [as_node(contact) for contact in self._store.load_contacts()]
         self._bootstrap += [node for node in saved if node.peer not in known][: self.core.k]
 
-    def flush(self) -> None:
+    async def flush(self) -> None:
         """Write to disk what changed; a disk that fails costs copies, which their authors renew, and is logged."""
         self.core.shelf.sweep(self._now_ms())
         changes = self.core.shelf.drain()
         if self._store is None or not changes:
             return
         try:
-            self._store.write(changes)
+            with trio.CancelScope(shield=True):  # an abandoned thread would write beside the last `save`
+                await self._run(partial(self._store.write, changes))
         except StorageError as exc:
             _log.warning("records_not_saved", records=len(changes), error=str(exc))
 
     def save(self) -> None:
-        """Flush, and save the contacts; on the way out."""
-        self.flush()
-        if self._store is not None:
-            newest = sorted(self.core.table, key=lambda contact: -contact.answered_ms)
+        """Write changes and contacts, on the way out; as `flush`, a disk that fails is logged."""
+        if self._store is None:
+            return
+        newest = sorted(self.core.table, key=lambda contact: -contact.answered_ms)
+        try:
+            self._store.write(self.core.shelf.drain())
             self._store.save_contacts(newest[:CONTACTS_SAVED_MAX])
+        except StorageError as exc:
+            _log.warning("contacts_not_saved", error=str(exc))
 
     def _jittered(self, period: float) -> float:
         return period * (1 + self._settings.jitter * (self._rng.random() - 0.5))
@@ -291,6 +312,7 @@ async def open_dht(
     quotas: Quotas | None = None,
     weight: Weight | None = None,
     settings: Settings | None = None,
+    run: Run = in_thread,
 ) -> AsyncIterator[Dht]:
     """Run a node of the DHT on `transport` for as long as the scope lasts; call `bootstrap` to join.
 
@@ -306,6 +328,7 @@ async def open_dht(
         quotas: how much is kept for others.
         weight: a peer's standing, when a key has more authors than seats (1 for a stranger).
         settings: times.
+        run: where the disk is waited for.
 
     Raises:
         StorageError: the file cannot be opened or read.
@@ -317,22 +340,32 @@ async def open_dht(
     shelf = Shelf(_salt(signer), quotas=quotas, weight=weight or (lambda author: 1.0))
     core = Core(signer.peer, shelf, rules)
     store = RecordStore(store_path) if store_path is not None else None
+    dht: Dht | None = None
     try:
         async with trio.open_nursery() as nursery:
             driver = Driver(transport, core, settings, now_ms, nursery, blame)
             dht = Dht(
-                core, driver, signer, now_ms, rng or Random(signer.peer), rules, settings, bootstrap, transport, store
+                core,
+                driver,
+                signer,
+                now_ms,
+                rng or Random(signer.peer),
+                rules,
+                settings,
+                bootstrap,
+                transport,
+                store,
+                run,
             )
             dht.load()
             transport.serve(PROTOCOL, dht.serve)
             nursery.start_soon(dht.tend)
             nursery.start_soon(dht.refresh)
-            try:
-                yield dht
-            finally:
-                dht.save()
-                nursery.cancel_scope.cancel()
+            yield dht
+            nursery.cancel_scope.cancel()
     finally:
+        if dht is not None:
+            dht.save()
         if store is not None:
             store.close()
 

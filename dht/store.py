@@ -49,7 +49,7 @@ class RecordStore:
 
     def __init__(self, path: Path) -> None:
         with _our_disk():
-            self._connection = sqlite3.connect(path)
+            self._connection = sqlite3.connect(path, check_same_thread=False)  # one call at a time, from any thread
             self._db = Database(self._connection)
             self._db.enable_wal()
             self._connection.execute("pragma synchronous=normal")

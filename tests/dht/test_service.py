@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
+import structlog.testing
 import trio
 from trio.testing import MockClock
 
@@ -25,7 +27,13 @@ from wire.errors import LocalError
 from wire.hashing import digest
 from wire.peer import PeerId
 
+T = TypeVar("T")
 QUICK = Settings(tick_s=10.0, refresh_s=60.0)
+
+
+async def inline(function: Callable[[], T], /) -> T:
+    """Threads do not belong under a virtual clock."""
+    return function()
 
 
 def now_ms() -> int:
@@ -45,7 +53,7 @@ def dht_through(
         bootstrap = [first()] if node.number else []
         opened = open_dht(
             node.transport, node.identity, now_ms, file, bootstrap,
-            rng=node.random, settings=QUICK, blame=node.blamed.append,
+            rng=node.random, settings=QUICK, blame=node.blamed.append, run=inline,
         )  # fmt: skip
         async with opened as dht:
             yield dht
@@ -218,3 +226,15 @@ async def test_a_node_alone_keeps_its_own_record(autojump_clock: MockClock) -> N
     async with swarm(1) as w:
         assert await w.nodes[0].app.provide(ad_of(w.nodes[0])) == StoreResult(1, 1)
         assert [peer for peer, _ in await w.nodes[0].app.providers(MODEL)] == [w.nodes[0].peer]
+
+
+async def test_a_disk_that_fails_costs_copies_but_not_the_node(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """What the disk refuses is logged; memory goes on serving."""
+    async with swarm(3, path=tmp_path) as w:
+        for node in w.nodes:
+            node.app._store.close()
+        with structlog.testing.capture_logs() as logs:
+            await w.nodes[1].app.provide(ad_of(w.nodes[1]))
+            await trio.sleep(60)
+            assert [peer for peer, _ in await w.nodes[2].app.providers(MODEL)] == [w.nodes[1].peer]
+        assert {entry["event"] for entry in logs} == {"records_not_saved"}
