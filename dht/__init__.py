@@ -1,4 +1,5 @@
-"""Kademlia on the Transport seam: a routing table, iterative look-ups, and signed records that expire.
+"""Kademlia over the Transport seam: who is out there, and who signed which record about what.
 
-Source: Maymounkov and Mazieres, "Kademlia: A Peer-to-Peer Information System Based on the XOR Metric", 2002.
+`table`, `lookup`, `record`, `provider`, `shelf` and `core` are pure; `store` is SQLite, `service` is trio.
+Source: Maymounkov and Mazieres, "Kademlia: A Peer-to-peer Information System Based on the XOR Metric", 2002.
 """

@@ -1,93 +1,156 @@
-"""Iterative look-up: ask the closest known contacts, learn closer ones, stop when the `k` closest have all answered.
+"""One iterative look-up as a state machine (Kademlia, section 2.3): replies in, peers to ask out.
 
-Theory of operation: contacts are FRESH, ASKED, ANSWERED or FAILED. A step keeps at most `alpha` requests in flight,
-always to the closest fresh contacts among the `k` closest that have not failed; when none of these is fresh or asked,
-the look-up is over. Values are the union of what every one of them said, so no single peer decides what is found. Every
-answer can only add finitely many contacts (`CONTACTS_MAX`), so it ends whatever peers say. Kademlia, section 2.3.
+It ends when the `k` closest peers that it knows and that have not failed have all answered, or after
+`ASKS_MAX` requests. Every peer is asked once. Records are merged from all who answered, never taken from the
+first: what one node withholds or holds stale, another shows. A liar can make it ask at most `k` peers more per
+answer, and cannot take away a candidate that somebody else named unless `k` closer peers answer.
 """
 
 from __future__ import annotations
 
-import enum
+from bisect import insort
 from collections.abc import Iterable, Sequence
+from enum import Enum, auto
 
-from dht.table import ALPHA, Contact, K, node_id
+from dht.keys import node_id
+from dht.limits import ALPHA, ASKS_MAX, CANDIDATES_MAX, EVIDENCE_MAX, SLOW_ASKS_MAX, VALUES_MAX, K
+from dht.messages import Node
+from dht.record import Equivocation, SignedRecord, Slot, equivocation, select
 from wire.peer import PeerId
 
-CONTACTS_MAX = 512
-"""Contacts considered by one look-up."""
 
-
-class _State(enum.Enum):
-    FRESH = 0
-    ASKED = 1
-    ANSWERED = 2
-    FAILED = 3
+class _State(Enum):
+    NEW = auto()
+    ASKED = auto()
+    SLOW = auto()
+    ANSWERED = auto()
+    FAILED = auto()
 
 
 class Lookup:
-    """One look-up for `target` (a 256-bit point); actions are the contacts to ask now."""
+    """Finds the peers closest to `target`, and the records that they hold.
 
-    def __init__(self, target: int, me: PeerId, known: Iterable[Contact], *, k: int = K, alpha: int = ALPHA) -> None:
+    `start`, `on_reply`, `on_failure` and `on_slow` each return the peers to ask next.
+    """
+
+    def __init__(
+        self,
+        target: int,
+        me: PeerId,
+        seeds: Iterable[Node],
+        *,
+        k: int = K,
+        alpha: int = ALPHA,
+        asks_max: int = ASKS_MAX,
+    ) -> None:
         self.target = target
+        self.asks = 0
+        self.evidence: list[Equivocation] = []
         self._me = me
-        self._k = k
-        self._alpha = alpha
-        self._contacts: dict[PeerId, Contact] = {}
-        self._states: dict[PeerId, _State] = {}
-        self.asked = 0
-        self._add(known)
-
-    def start(self) -> list[Contact]:
-        """Whom to ask first."""
-        return self._next()
-
-    def on_reply(self, peer: PeerId, closer: Sequence[Contact]) -> list[Contact]:
-        """A peer answered with contacts; returns whom to ask next. Answers that nobody asked for change nothing."""
-        if self._states.get(peer) is _State.ASKED:
-            self._states[peer] = _State.ANSWERED
-            self._add(closer[: self._k])
-        return self._next()
-
-    def on_failure(self, peer: PeerId) -> list[Contact]:
-        """A peer did not answer, or broke a rule; returns whom to ask next."""
-        if self._states.get(peer) is _State.ASKED:
-            self._states[peer] = _State.FAILED
-        return self._next()
+        self._k, self._alpha, self._asks_max = k, alpha, asks_max
+        self._nodes: dict[PeerId, Node] = {}
+        self._state: dict[PeerId, _State] = {}
+        self._order: list[tuple[int, PeerId]] = []
+        self._running = {_State.ASKED: 0, _State.SLOW: 0}
+        self._values: dict[Slot, SignedRecord] = {}
+        self._hear(seeds)
 
     @property
     def done(self) -> bool:
-        """Whether nothing is in flight and nothing is left to ask."""
-        return not self._flying() and not self._fresh()
+        """Whether nothing is under way; `start` must have been called."""
+        return not any(self._running.values())
 
-    def result(self) -> list[Contact]:
-        """The `k` closest contacts that answered, closest first."""
-        answered = [c for c in self._sorted() if self._states[c.peer] is _State.ANSWERED]
-        return answered[: self._k]
+    def start(self) -> list[Node]:
+        """The first peers to ask; empty if there is nobody."""
+        return self._next()
 
-    def _add(self, contacts: Iterable[Contact]) -> None:
-        for contact in contacts:
-            new = contact.peer not in self._states and contact.peer != self._me and len(contact.peer) == 32
-            if new and len(self._contacts) < CONTACTS_MAX:
-                self._contacts[contact.peer] = contact
-                self._states[contact.peer] = _State.FRESH
+    def on_reply(self, peer: PeerId, nodes: Sequence[Node], records: Iterable[SignedRecord] = ()) -> list[Node]:
+        """Take a reply: the contacts and the validated records of `peer`; strangers and repeats are ignored."""
+        if not self._settle(peer, _State.ANSWERED):
+            return []
+        self._hear(nodes[: self._k])
+        self.merge(records)
+        return self._next()
 
-    def _sorted(self) -> list[Contact]:
-        return sorted(self._contacts.values(), key=lambda c: node_id(c.peer) ^ self.target)
+    def on_failure(self, peer: PeerId) -> list[Node]:
+        """Note that `peer` did not answer, or not properly."""
+        return self._next() if self._settle(peer, _State.FAILED) else []
 
-    def _shortlist(self) -> list[Contact]:
-        """The `k` closest that have not failed."""
-        return [c for c in self._sorted() if self._states[c.peer] is not _State.FAILED][: self._k]
+    def on_slow(self, peer: PeerId) -> list[Node]:
+        """Let others be asked meanwhile: `peer` is overdue, but may still answer."""
+        if self._state.get(peer) is not _State.ASKED or self._running[_State.SLOW] >= SLOW_ASKS_MAX:
+            return []
+        self._move(peer, _State.SLOW)
+        return self._next()
 
-    def _fresh(self) -> list[Contact]:
-        return [c for c in self._shortlist() if self._states[c.peer] is _State.FRESH]
+    def closest(self) -> list[Node]:
+        """At most `k` peers that answered, closest first."""
+        answered = (peer for _, peer in self._order if self._state[peer] is _State.ANSWERED)
+        return [self._nodes[peer] for peer, _ in zip(answered, range(self._k), strict=False)]
 
-    def _flying(self) -> int:
-        return sum(state is _State.ASKED for state in self._states.values())
+    def known(self, peer: PeerId) -> Node | None:
+        """What the look-up was told about `peer`, whether or not it answered."""
+        return self._nodes.get(peer)
 
-    def _next(self) -> list[Contact]:
-        actions = self._fresh()[: max(0, self._alpha - self._flying())]
-        for contact in actions:
-            self._states[contact.peer] = _State.ASKED
-        self.asked += len(actions)
-        return actions
+    def values(self) -> list[SignedRecord]:
+        """The best record of each slot, in the order in which slots were first seen."""
+        return list(self._values.values())
+
+    def merge(self, records: Iterable[SignedRecord]) -> None:
+        """Take validated records, from a reply or from our own shelf."""
+        for record in records:
+            held = self._values.get(record.slot)
+            if held is None:
+                if len(self._values) < VALUES_MAX:
+                    self._values[record.slot] = record
+                continue
+            proof = equivocation(held, record)
+            if proof is not None and len(self.evidence) < EVIDENCE_MAX:
+                self.evidence.append(proof)
+            self._values[record.slot] = select(held, record)
+
+    def _hear(self, nodes: Iterable[Node]) -> None:
+        for node in nodes:
+            if node.peer == self._me or node.peer in self._state:
+                continue
+            distance = node_id(node.peer) ^ self.target
+            if len(self._order) >= CANDIDATES_MAX and not self._drop_farther_than(distance):
+                continue
+            insort(self._order, (distance, node.peer))
+            self._nodes[node.peer] = node
+            self._state[node.peer] = _State.NEW
+
+    def _drop_farther_than(self, distance: int) -> bool:
+        """Make room by forgetting the farthest candidate, if it was not asked and is farther than `distance`."""
+        last, peer = self._order[-1]
+        if last <= distance or self._state[peer] is not _State.NEW:
+            return False
+        self._order.pop()
+        del self._nodes[peer], self._state[peer]
+        return True
+
+    def _settle(self, peer: PeerId, state: _State) -> bool:
+        if self._state.get(peer) not in self._running:
+            return False
+        self._move(peer, state)
+        return True
+
+    def _move(self, peer: PeerId, state: _State) -> None:
+        for old, step in ((self._state[peer], -1), (state, 1)):
+            if old in self._running:
+                self._running[old] += step
+        self._state[peer] = state
+
+    def _next(self) -> list[Node]:
+        asks: list[Node] = []
+        hopeful = 0
+        for _, peer in self._order:
+            if hopeful >= self._k or self._running[_State.ASKED] >= self._alpha or self.asks >= self._asks_max:
+                break
+            state = self._state[peer]
+            hopeful += state is not _State.FAILED
+            if state is _State.NEW:
+                self._move(peer, _State.ASKED)
+                self.asks += 1
+                asks.append(self._nodes[peer])
+        return asks

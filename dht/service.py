@@ -1,45 +1,43 @@
-"""The DHT at work: answers peers, looks things up, keeps our own records alive.
-
-Whoever speaks to us is authenticated by the transport, so it enters the table as alive with the addresses it states.
-What others mention is tried before it counts. Records are checked by whoever receives them, storer and reader alike.
-"""
+"""The DHT as the rest of the node sees it: `open_dht` and the `Dht` it yields (trio)."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Protocol, TypeVar
 
+import structlog
 import trio
 
-from dht import record as records
-from dht.lookup import Lookup
-from dht.messages import CLOSER_MAX, PROTOCOL, RECORDS_MAX, Ask, FindNode, FindValue, Near, Reply, Store
-from dht.record import PROVIDER, ProviderAd, Record, provider_key
-from dht.shelf import Shelf
-from dht.store import RecordFile
-from dht.table import Contact, RoutingTable, key_id, node_id, trim
+from dht.core import Core, as_node
+from dht.driver import Driver, Settings
+from dht.keys import node_id, place_of
+from dht.limits import CONTACTS_SAVED_MAX, INBOUND_MAX, PROVIDER_LIFE_MS
+from dht.messages import PROTOCOL, Node, Reply, Request, fitting
+from dht.provider import NAMESPACE, RULES, ProviderAd, key_of, parse
+from dht.record import Equivocation, Record, Rules, SignedRecord, sign
+from dht.shelf import Quotas, Shelf, Weight
+from dht.store import RecordStore
+from dht.table import Contact
 from wire import codec
-from wire.call import Refused, answer_calls, call
-from wire.envelope import Envelope, Signer
-from wire.errors import LocalError, Malformed, RemoteError, TransportError
+from wire.call import Answer, Refusal, answer_calls
+from wire.envelope import Signer
+from wire.errors import LocalError, RemoteError, StorageError
+from wire.hashing import digest
 from wire.peer import PeerId
-from wire.transport import Transport
+from wire.transport import Channel, Transport
 
 T = TypeVar("T")
+_log = structlog.get_logger("dht")
+JOIN_BUCKETS_MAX = 1
+"""Far buckets looked into while joining; those who look for us fill the others, and `refresh` does the rest."""
 
-CALL_S = 3.0
-"""Seconds one peer has to answer."""
-
-AD_LIFE_MS = 300_000
-REPUBLISH_S = 100.0
-REFRESH_S = 300.0
-SWEEP_S = 30.0
-OWN_RECORDS_MAX = 256
+REFRESH_BUCKETS_MAX = 3
+"""Buckets refreshed per round."""
 
 
 class Run(Protocol):
@@ -55,269 +53,249 @@ async def in_thread(function: Callable[[], T], /) -> T:
 
 @dataclass(frozen=True, slots=True)
 class StoreResult:
-    """How many of the peers that were asked keep the record now."""
+    """How many of the nodes that should keep a record said that they do."""
 
     stored: int
     attempted: int
 
 
+@dataclass(slots=True)
+class _Published:
+    """A record of ours that is signed anew before it expires."""
+
+    body: bytes
+    life_ms: int
+    due_ms: int = 0
+
+
 class Dht:
-    """Made by `open_dht`."""
+    """One node of the DHT; made by `open_dht`."""
 
     def __init__(
         self,
-        transport: Transport,
+        core: Core,
+        driver: Driver,
         signer: Signer,
         now_ms: Callable[[], int],
-        file: RecordFile | None,
+        rng: Random,
+        rules: Rules,
+        settings: Settings,
         bootstrap: Sequence[PeerId],
-        *,
-        blame: Callable[[RemoteError], None],
-        rng: random.Random,
+        transport: Transport,
+        store: RecordStore | None,
         run: Run,
     ) -> None:
-        self._transport, self._signer, self._now_ms, self._file = transport, signer, now_ms, file
-        self._bootstrap = list(bootstrap)
-        self._report, self._rng, self._run = blame, rng, run
-        self._table = RoutingTable(signer.peer)
-        self._shelf = Shelf()
-        self._own: dict[tuple[str, bytes], tuple[bytes, int]] = {}
+        self.core = core
+        self._driver = driver
+        self._signer = signer
+        self._now_ms = now_ms
+        self._rng = rng
+        self._rules = rules
+        self._settings = settings
+        self._bootstrap = [Node(peer, []) for peer in bootstrap if peer != signer.peer]
+        self._transport = transport
+        self._store = store
+        self._run = run
+        self._mine: dict[tuple[str, bytes], _Published] = {}
         self._seq = 0
-        self._write_lock = trio.Lock()
-        self.requests = 0
-
-    # ---- reading and writing
-
-    def contacts(self) -> list[Contact]:
-        """Everyone in the routing table, by peer."""
-        return self._table.contacts()
+        self._inbound = 0
+        self._answer = answer_calls(Request, self._handle, driver.blame)
 
     async def bootstrap(self) -> int:
-        """Join through the bootstrap peers: look ourselves up; returns how many contacts are known."""
-        for peer in self._bootstrap:
-            self._table.heard(Contact(peer, ()))
-        await self._walk(node_id(self._signer.peer))
-        return len(self._table)
+        """Join: ping the bootstrap peers, look ourselves up, and look into the far buckets.
+
+        Returns:
+            How many contacts there are now; 0 if nobody answered.
+        """
+        await self._ping_all(self._bootstrap)
+        lookup = await self._driver.find(node_id(self._signer.peer), seeds=self._bootstrap)
+        nearest = lookup.closest()
+        if nearest:
+            floor = self.core.table.bucket_of(nearest[0].peer)
+            for index in self.core.table.stale(1, self._now_ms())[:JOIN_BUCKETS_MAX]:
+                if index > floor:
+                    await self._driver.find(self.core.table.target_in(index, self._rng))
+        return len(self.core.table)
 
     async def provide(self, ad: ProviderAd) -> StoreResult:
-        """Say that we offer a model, now and, until the scope ends, again before the record expires.
+        """Publish an ad, and keep it published until `withdraw`; a later ad for the same model replaces it.
 
         Raises:
-            LocalError: the ad is out of bounds, or too many records are ours.
+            LocalError: the ad is out of bounds.
         """
-        return await self.put(PROVIDER, provider_key(ad.model), codec.encode(ad), AD_LIFE_MS)
+        return await self.publish(NAMESPACE, key_of(ad.model), codec.encode(ad), life_s=PROVIDER_LIFE_MS / 1000)
+
+    def withdraw(self, model: str) -> None:
+        """Publish the ad for a model no more; it is gone when its last copy expires (10 minutes at most)."""
+        self._mine.pop((NAMESPACE, key_of(model)), None)
 
     async def providers(self, model: str) -> list[tuple[PeerId, ProviderAd]]:
-        """Everyone who offers a model (a CID) now, ourselves included, by peer."""
-        found = await self.get(PROVIDER, provider_key(model))
-        return [
-            (envelope.author, codec.decode(ProviderAd, codec.decode(Record, envelope.body).body)) for envelope in found
-        ]
+        """Everybody who offers the model now, ourselves included, in the order of their keys.
 
-    async def put(self, namespace: str, key: bytes, body: bytes, life_ms: int) -> StoreResult:
-        """Publish a record under a 32-byte key, on the `K` closest peers and here; it is kept alive as our own.
+        Args:
+            model: CID of the weights manifest.
+        """
+        found = [(record.author, parse(record.record)) for record in await self.get(NAMESPACE, key_of(model))]
+        for peer, ad in found:
+            if peer != self._signer.peer and ad.addresses:
+                self._transport.learn(peer, ad.addresses)
+        return sorted(found, key=lambda item: item[0])
+
+    async def publish(self, namespace: str, key: bytes, body: bytes, *, life_s: float) -> StoreResult:
+        """Sign a record, store it, and sign and store it anew before it expires, until the node stops.
+
+        Args:
+            namespace: one of the rules'.
+            key: 32 bytes.
+            body: as the namespace demands.
+            life_s: how long each signed record lives.
 
         Raises:
-            LocalError: out of bounds.
+            LocalError: other nodes would refuse the record.
         """
-        if (namespace, key) not in self._own and len(self._own) >= OWN_RECORDS_MAX:
-            raise LocalError(f"{OWN_RECORDS_MAX} records are ours already")
-        envelope = self._sign(namespace, key, body, life_ms)
-        self._own[namespace, key] = body, life_ms
-        return await self._publish(envelope, key)
+        published = _Published(body, int(life_s * 1000))
+        signed = self._sign(namespace, key, published)
+        self._mine[namespace, key] = published
+        return await self._put(signed)
 
-    def _sign(self, namespace: str, key: bytes, body: bytes, life_ms: int) -> Envelope:
-        now = self._now_ms()
-        self._seq = max(self._seq + 1, now)
-        envelope = records.make(self._signer, Record(namespace, key, self._seq, now, now + life_ms, body))
-        try:
-            record = records.check(envelope, now)
-        except Malformed as exc:
-            raise LocalError(str(exc)) from exc
-        self._shelf.put(envelope, record)
-        return envelope
+    async def put(self, record: Record) -> StoreResult:
+        """Sign a record as it is and store it once; `next_seq` numbers it.
 
-    async def _publish(self, envelope: Envelope, key: bytes) -> StoreResult:
-        closest = (await self._walk(key_id(key))).result()
-        stored: list[int] = []
+        Raises:
+            LocalError: other nodes would refuse the record.
+        """
+        return await self._put(sign(self._signer, record, self._rules))
 
-        async def give(contact: Contact) -> None:
-            reply = await self._ask(contact.peer, Store([envelope], self._mine()))
-            stored.append(reply.stored if reply is not None else 0)
-
-        async with trio.open_nursery() as nursery:
-            for contact in closest:
-                nursery.start_soon(give, contact)
-        return StoreResult(sum(count > 0 for count in stored), len(closest))
-
-    async def get(self, namespace: str, key: bytes) -> list[Envelope]:
-        """All valid records under a 32-byte key: the union by author of what the `K` closest peers and we hold."""
-        found: dict[PeerId, Envelope] = {}
-        now = self._now_ms()
-        for envelope in self._shelf.get(namespace, key, now):
-            records.merge(found, envelope)
-
-        def take(peer: PeerId, reply: Reply) -> None:
-            for envelope in reply.records:
-                record = records.check(envelope, now)
-                if (record.namespace, record.key) != (namespace, key):
-                    raise Malformed("a record that was not asked for")
-                records.merge(found, envelope)
-
-        await self._walk(key_id(key), lambda: FindValue(namespace, key, self._mine()), take)
-        return [found[author] for author in sorted(found)]
+    async def get(self, namespace: str, key: bytes) -> list[SignedRecord]:
+        """The best record of each author under a key, merged from all nodes that keep it."""
+        lookup = await self._driver.find_value(place_of(namespace, key), namespace, key)
+        now_ms = self._now_ms()
+        return [record for record in lookup.values() if record.record.expires_ms > now_ms]
 
     async def find_peer(self, peer: PeerId) -> list[str]:
-        """Where a peer may be dialled; empty if nobody knows."""
-        lookup = await self._walk(node_id(peer))
-        known = [contact for contact in (*lookup.result(), *self.contacts()) if contact.peer == peer]
-        return list(known[0].addresses) if known else []
+        """Where a peer may be dialled: by its own statement if it answered, else as others were told by it."""
+        lookup = await self._driver.find(node_id(peer))
+        contact = self.core.table.get(peer)
+        if contact is not None and contact.addresses:
+            return list(contact.addresses)
+        node = lookup.known(peer)
+        return node.addresses if node is not None else []
 
-    # ---- look-ups
+    def next_seq(self) -> int:
+        """A `seq` higher than any that we used, also before a restart: Unix milliseconds, or one more than the last."""
+        self._seq = max(self._seq + 1, self._now_ms())
+        return self._seq
 
-    async def _walk(
-        self,
-        target: int,
-        request: Callable[[], FindValue] | None = None,
-        take: Callable[[PeerId, Reply], None] | None = None,
-    ) -> Lookup:
-        """Run one look-up to its end."""
-        lookup = Lookup(target, self._signer.peer, self._table.closest(target))
+    def contacts(self) -> list[Contact]:
+        """Peers in the routing table."""
+        return list(self.core.table)
 
-        async def ask(contact: Contact) -> None:
-            body = request() if request is not None else FindNode(target.to_bytes(32, "big"), self._mine())
-            if contact.addresses:
-                self._transport.learn(contact.peer, contact.addresses)
-            reply = await self._ask(contact.peer, body, take)
-            if reply is None:
-                actions = lookup.on_failure(contact.peer)
-            else:
-                actions = lookup.on_reply(contact.peer, self._learn(reply))
-            for action in actions:
-                nursery.start_soon(ask, action)
+    def equivocations(self) -> list[Equivocation]:
+        """Evidence against authors of two records with one number, one per author."""
+        return list(self.core.evidence.values())
 
+    def _sign(self, namespace: str, key: bytes, published: _Published) -> SignedRecord:
+        now_ms = self._now_ms()
+        record = Record(namespace, key, self.next_seq(), now_ms, now_ms + published.life_ms, published.body)
+        wait_ms = published.life_ms * self._settings.republish_share
+        published.due_ms = now_ms + int(self._jittered(wait_ms))
+        return sign(self._signer, record, self._rules)
+
+    async def _put(self, record: SignedRecord) -> StoreResult:
+        lookup = await self._driver.find(record.place)
+        storers = lookup.closest()
+        here = self.core.responsible(record.place, storers)
+        nodes = storers[: self.core.k - 1] if here else storers
+        stored = await self._driver.store(nodes, record)
+        return StoreResult(stored + (here and self.core.keep(record)), len(nodes) + here)
+
+    async def _ping_all(self, nodes: Sequence[Node]) -> None:
         async with trio.open_nursery() as nursery:
-            for contact in lookup.start():
-                nursery.start_soon(ask, contact)
-        return lookup
+            for node in nodes:
+                nursery.start_soon(self._driver.ping, node)
 
-    def _learn(self, reply: Reply) -> list[Contact]:
-        closer = [Contact(near.peer, trim(near.addresses)) for near in reply.closer[:CLOSER_MAX]]
-        for contact in closer:
-            self._table.heard(contact)
-        return closer
+    async def _handle(self, peer: PeerId, request: Request) -> Reply:
+        told = self.core.handle(peer, request, self._now_ms())
+        self._driver.start_probes()
+        return Reply(told, fitting(self._transport.addresses()))
 
-    async def _ask(
-        self,
-        peer: PeerId,
-        body: FindNode | FindValue | Store,
-        take: Callable[[PeerId, Reply], None] | None = None,
-    ) -> Reply | None:
-        """One request; None, with the consequences for the table, if it brought nothing."""
-        self.requests += 1
+    async def serve(self, channel: Channel) -> None:
+        """Answer one request on a channel; a peer that is slow to send or read it is left."""
+        if self._inbound >= INBOUND_MAX:
+            await channel.send(codec.encode(Answer(None, Refusal("busy", "too many requests at once", 1.0))))
+            return
+        self._inbound += 1
         try:
-            with trio.fail_after(CALL_S):
-                reply = await call(self._transport, peer, PROTOCOL, Ask(body), Reply)
-            if take is not None:
-                take(peer, reply)
-        except Refused:
-            return None
-        except Malformed as exc:
-            self._blame(RemoteError(peer, f"dht: {exc}", penalty=0.3))
-            return None
-        except RemoteError as exc:
-            self._blame(exc)
-            return None
-        except (TransportError, trio.TooSlowError):
-            self._table.failed(peer)
-            return None
-        self._table.alive(Contact(peer, ()))
-        return reply
+            with trio.move_on_after(self._settings.call_timeout_s):
+                await self._answer(channel)
+        finally:
+            self._inbound -= 1
 
-    def _blame(self, error: RemoteError) -> None:
-        self._table.blame(PeerId(error.peer), error.penalty)
-        self._report(error)
-
-    def _mine(self) -> list[str]:
-        return list(trim(self._transport.addresses()))
-
-    # ---- answering
-
-    async def _answer(self, peer: PeerId, ask: Ask) -> Reply:
-        body = ask.body
-        mine = trim(body.mine)
-        self._table.alive(Contact(peer, mine))
-        if mine:
-            self._transport.learn(peer, mine)
-        match body:
-            case FindNode():
-                return Reply(self._near(body.target, peer), [], 0)
-            case FindValue():
-                held = self._shelf.get(body.namespace, body.key, self._now_ms())
-                chosen = held if len(held) <= RECORDS_MAX else self._rng.sample(held, RECORDS_MAX)
-                return Reply(self._near(body.key, peer), chosen, 0)
-            case Store():
-                return Reply([], [], await self._keep(peer, body.records))
-
-    def _near(self, target: bytes, asker: PeerId) -> list[Near]:
-        if len(target) != 32:
-            raise Malformed(f"a target of {len(target)} bytes")
-        closest = self._table.closest(key_id(target), without=[asker])
-        return [Near(contact.peer, list(contact.addresses)) for contact in closest if contact.addresses]
-
-    async def _keep(self, sender: PeerId, offered: Sequence[Envelope]) -> int:
-        if len(offered) > RECORDS_MAX:
-            raise RemoteError(sender, f"{len(offered)} records at once", penalty=0.2)
-        now = self._now_ms()
-        kept: list[tuple[Envelope, Record]] = []
-        gone: list[tuple[tuple[str, bytes], PeerId]] = []
-        for envelope in offered:
-            try:
-                record = records.check(envelope, now)
-            except Malformed as exc:
-                raise RemoteError(sender, f"dht: {exc}", penalty=0.2) from exc
-            is_kept, dropped = self._shelf.put(envelope, record)
-            gone += dropped
-            if is_kept:
-                kept.append((envelope, record))
-        await self._write(kept, gone)
-        return len(kept)
-
-    async def _write(self, kept: list[tuple[Envelope, Record]], gone: list[tuple[tuple[str, bytes], PeerId]]) -> None:
-        file = self._file
-        if file is not None and (kept or gone):
-            async with self._write_lock:
-                await self._run(partial(file.write, kept, gone))
-
-    # ---- background
-
-    def _restore(self, kept: Sequence[Envelope]) -> None:
-        for envelope in kept:
-            try:
-                record = records.check(envelope, self._now_ms())
-            except Malformed:
-                continue  # expired while we were away
-            self._shelf.put(envelope, record)
-
-    async def _every(self, period_s: float, action: Callable[[], Awaitable[object]]) -> None:
+    async def tend(self) -> None:
+        """Flush, sweep and republish, for ever."""
         while True:
-            await trio.sleep(period_s * self._rng.uniform(0.8, 1.2))
-            await action()
+            await trio.sleep(self._jittered(self._settings.tick_s))
+            await self.flush()
+            for (namespace, key), published in list(self._mine.items()):
+                if published.due_ms <= self._now_ms():
+                    await self._put(self._sign(namespace, key, published))
 
-    async def _republish(self) -> None:
-        for (namespace, key), (body, life_ms) in list(self._own.items()):
-            await self._publish(self._sign(namespace, key, body, life_ms), key)
+    async def refresh(self) -> None:
+        """Keep the table fresh, for ever: unseated peers, ourselves, and buckets without look-ups."""
+        while True:
+            await trio.sleep(self._jittered(self._settings.refresh_s))
+            absent = [node for node in self._bootstrap if self.core.table.get(node.peer) is None]
+            waiting = [
+                Node(peer, list(self.core.table.addresses_of(peer))) for peer in self.core.table.waiting(self.core.k)
+            ]
+            await self._ping_all([*absent, *waiting])
+            await self._driver.find(node_id(self._signer.peer))
+            stale = self.core.table.stale(int(self._settings.refresh_s * 1000), self._now_ms())
+            for index in stale[:REFRESH_BUCKETS_MAX]:
+                await self._driver.find(self.core.table.target_in(index, self._rng))
 
-    async def _refresh(self) -> None:
-        for point in self._table.refresh_points():
-            await self._walk(point)
+    def load(self) -> None:
+        """Take records and contacts from disk; contacts become seeds, to be asked before they are believed."""
+        if self._store is None:
+            return
+        for record in self._store.load(self._rules, self._now_ms()):
+            self.core.keep(record)
+            if record.author == self._signer.peer:
+                self._seq = max(self._seq, record.record.seq)
+        self.core.shelf.drain()
+        known = {node.peer for node in self._bootstrap}
+        saved = [as_node(contact) for contact in self._store.load_contacts()]
+        self._bootstrap += [node for node in saved if node.peer not in known][: self.core.k]
 
-    async def _sweep(self) -> None:
-        await self._write([], self._shelf.sweep(self._now_ms()))
+    async def flush(self) -> None:
+        """Write to disk what changed; a disk that fails costs copies, which their authors renew, and is logged."""
+        self.core.shelf.sweep(self._now_ms())
+        changes = self.core.shelf.drain()
+        if self._store is None or not changes:
+            return
+        try:
+            with trio.CancelScope(shield=True):  # an abandoned thread would write beside the last `save`
+                await self._run(partial(self._store.write, changes))
+        except StorageError as exc:
+            _log.warning("records_not_saved", records=len(changes), error=str(exc))
+
+    def save(self) -> None:
+        """Write changes and contacts, on the way out; as `flush`, a disk that fails is logged."""
+        if self._store is None:
+            return
+        newest = sorted(self.core.table, key=lambda contact: -contact.answered_ms)
+        try:
+            self._store.write(self.core.shelf.drain())
+            self._store.save_contacts(newest[:CONTACTS_SAVED_MAX])
+        except StorageError as exc:
+            _log.warning("contacts_not_saved", error=str(exc))
+
+    def _jittered(self, period: float) -> float:
+        return period * (1 + self._settings.jitter * (self._rng.random() - 0.5))
 
 
 def _blame_nobody(error: RemoteError) -> None:
-    """The default for callers that keep no score of their peers."""
+    """For callers that keep no score of their peers."""
 
 
 @asynccontextmanager
@@ -329,36 +307,69 @@ async def open_dht(
     bootstrap: Sequence[PeerId],
     *,
     blame: Callable[[RemoteError], None] = _blame_nobody,
-    rng: random.Random | None = None,
+    rng: Random | None = None,
+    rules: Rules = RULES,
+    quotas: Quotas | None = None,
+    weight: Weight | None = None,
+    settings: Settings | None = None,
     run: Run = in_thread,
 ) -> AsyncIterator[Dht]:
-    """Take part in the DHT until the scope ends; call `bootstrap` to join.
+    """Run a node of the DHT on `transport` for as long as the scope lasts; call `bootstrap` to join.
 
     Args:
-        transport: where `/quorate/dht/1` is served and peers are called.
-        signer: our identity.
+        transport: where `/quorate/dht/1` is served and opened.
+        signer: our identity; the same peer as the transport's.
         now_ms: Unix time in milliseconds.
-        store_path: SQLite file of the records that we hold for others; None keeps them in memory.
+        store_path: SQLite file for records and contacts; None keeps them in memory only.
         bootstrap: peers to join through, whose addresses the transport knows.
         blame: told of every peer that broke a rule.
-        rng: jitter and sampling; seed it for a run that repeats.
+        rng: decides jitter and which part of a bucket is refreshed; by default seeded with our identity.
+        rules: the namespaces kept here.
+        quotas: how much is kept for others.
+        weight: a peer's standing, when a key has more authors than seats (1 for a stranger).
+        settings: times.
         run: where the disk is waited for.
 
     Raises:
-        StorageError: the file cannot be used.
+        StorageError: the file cannot be opened or read.
+        LocalError: the identities differ.
     """
-    file = await run(partial(RecordFile, store_path)) if store_path is not None else None
-    dht = Dht(transport, signer, now_ms, file, bootstrap, blame=blame, rng=rng or random.Random(signer.peer), run=run)
-    if file is not None:
-        dht._restore(await run(file.load))
+    if signer.peer != transport.peer:
+        raise LocalError("the signer is not the transport's peer")
+    settings = settings or Settings()
+    shelf = Shelf(_salt(signer), quotas=quotas, weight=weight or (lambda author: 1.0))
+    core = Core(signer.peer, shelf, rules)
+    store = RecordStore(store_path) if store_path is not None else None
+    dht: Dht | None = None
     try:
         async with trio.open_nursery() as nursery:
-            transport.serve(PROTOCOL, answer_calls(Ask, dht._answer, dht._blame))
-            nursery.start_soon(dht._every, REPUBLISH_S, dht._republish)
-            nursery.start_soon(dht._every, REFRESH_S, dht._refresh)
-            nursery.start_soon(dht._every, SWEEP_S, dht._sweep)
+            driver = Driver(transport, core, settings, now_ms, nursery, blame)
+            dht = Dht(
+                core,
+                driver,
+                signer,
+                now_ms,
+                rng or Random(signer.peer),
+                rules,
+                settings,
+                bootstrap,
+                transport,
+                store,
+                run,
+            )
+            dht.load()
+            transport.serve(PROTOCOL, dht.serve)
+            nursery.start_soon(dht.tend)
+            nursery.start_soon(dht.refresh)
             yield dht
             nursery.cancel_scope.cancel()
     finally:
-        if file is not None:
-            file.close()
+        if dht is not None:
+            dht.save()
+        if store is not None:
+            store.close()
+
+
+def _salt(signer: Signer) -> bytes:
+    """A secret that is ours for ever, from a signature that nobody else can make and that is never shown."""
+    return digest("dht.seat.salt", signer.sign(digest("dht.seat.salt", signer.peer)))[:16]

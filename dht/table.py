@@ -1,176 +1,206 @@
-"""The routing table: contacts in buckets by XOR distance from ourselves. No clock, socket or random.
+"""The routing table: who has answered us, by distance (Kademlia, section 2.2).
 
-Invariants: a bucket holds at most `K` contacts and a cache of `K` more; a contact that answers is never pushed out by
-one that was only heard of; whoever failed `FAILURES_MAX` times in a row or was blamed past `PENALTY_MAX` is out.
-Kademlia, sections 2.2 and 4.1.
+Invariants: a seat is held only by a peer that answered a call of ours; no bucket holds more than `K`; a peer
+that answers is never displaced by a newcomer, so that flooding does not help; a peer that fails or misbehaves
+loses its seat to the newest of the bucket's replacement cache. Time and replies come from the caller, who is
+told whom to probe.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from heapq import nsmallest
+from random import Random
 
-from wire.hashing import digest
+from dht.keys import ID_BITS, node_id
+from dht.limits import ADDRESSES_MAX, FAILURES_MAX, PENALTY_YIELD, PROBE_AGE_MS, K
+from dht.penalties import Penalties
 from wire.peer import PeerId
-
-K = 20
-"""Contacts per bucket, and replicas of a record."""
-
-ALPHA = 3
-"""Look-up requests in flight."""
-
-ID_BITS = 256
-ADDRESSES_MAX = 4
-ADDRESS_BYTES_MAX = 128
-FAILURES_MAX = 2
-PENALTY_MAX = 1.0
-
-
-@lru_cache(maxsize=65536)
-def node_id(peer: PeerId) -> int:
-    """Where a peer stands in the 256-bit key space; hashed, so that places cannot be chosen bit by bit."""
-    return int.from_bytes(digest("dht.node", peer), "big")
-
-
-def key_id(key: bytes) -> int:
-    """Where a 32-byte key stands."""
-    return int.from_bytes(key, "big")
-
-
-def trim(addresses: Iterable[str]) -> tuple[str, ...]:
-    """At most `ADDRESSES_MAX` addresses, none longer than `ADDRESS_BYTES_MAX`."""
-    return tuple(a for a in dict.fromkeys(addresses) if len(a.encode()) <= ADDRESS_BYTES_MAX)[:ADDRESSES_MAX]
 
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """A peer and where it may be dialled (multiaddr text)."""
+    """A peer with the addresses it stated itself; `answered_ms` is 0 until it answered a call of ours."""
 
     peer: PeerId
     addresses: tuple[str, ...]
+    answered_ms: int = 0
+    failures: int = 0
 
 
 @dataclass(slots=True)
-class _Entry:
-    contact: Contact
-    alive: bool = False
-    failures: int = 0
-    penalty: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class _Bucket:
-    """Least recently seen first, in both."""
+    """Seats and replacement cache, both least recently seen first."""
 
-    live: OrderedDict[PeerId, _Entry]
-    cache: OrderedDict[PeerId, _Entry]
+    seats: dict[PeerId, Contact] = field(default_factory=dict)
+    cache: dict[PeerId, Contact] = field(default_factory=dict)
+    looked_ms: int = 0
 
 
 class RoutingTable:
-    """Contacts known to `me`."""
+    """All contacts of the node `me`; bucket i holds those at a distance of i + 1 bits."""
 
     def __init__(self, me: PeerId, *, k: int = K) -> None:
-        assert k > 0, "a bucket holds contacts"
         self._me = me
-        self._my_id = node_id(me)
+        self._id = node_id(me)
         self._k = k
         self._buckets: dict[int, _Bucket] = {}
-        self._banned: OrderedDict[PeerId, None] = OrderedDict()
+        self._penalties = Penalties()
 
     def __len__(self) -> int:
-        return sum(len(bucket.live) for bucket in self._buckets.values())
+        return sum(len(bucket.seats) for bucket in self._buckets.values())
 
-    def __contains__(self, peer: object) -> bool:
-        return any(peer in bucket.live for bucket in self._buckets.values())
+    def __iter__(self) -> Iterator[Contact]:
+        for bucket in self._buckets.values():
+            yield from bucket.seats.values()
 
-    def contacts(self) -> list[Contact]:
-        """All contacts in use, by peer."""
-        found = [entry.contact for bucket in self._buckets.values() for entry in bucket.live.values()]
-        return sorted(found, key=lambda contact: contact.peer)
+    def get(self, peer: PeerId) -> Contact | None:
+        """The seated contact, if it is one."""
+        bucket = self._buckets.get(self.bucket_of(peer))
+        return bucket.seats.get(peer) if bucket else None
 
-    def heard(self, contact: Contact) -> None:
-        """Somebody mentioned this peer: it is kept where there is room, and pushes nobody out."""
-        self._seen(contact, alive=False)
+    def addresses_of(self, peer: PeerId) -> tuple[str, ...]:
+        """What a seated or waiting peer stated; empty for others."""
+        bucket = self._buckets.get(self.bucket_of(peer))
+        known = (bucket.seats.get(peer) or bucket.cache.get(peer)) if bucket else None
+        return known.addresses if known else ()
 
-    def alive(self, contact: Contact) -> None:
-        """The peer itself spoke to us, authenticated, and said where it is."""
-        self._seen(contact, alive=True)
+    def bucket_of(self, peer: PeerId) -> int:
+        """Index of the bucket of `peer`; -1 for ourselves."""
+        return (self._id ^ node_id(peer)).bit_length() - 1
 
-    def _seen(self, contact: Contact, *, alive: bool) -> None:
-        peer = contact.peer
-        if peer == self._me or len(peer) != 32 or peer in self._banned:
-            return
+    def banned(self, peer: PeerId, now_ms: int) -> bool:
+        """Whether the peer's penalties forbid dealing with it."""
+        return self._penalties.banned(peer, now_ms)
+
+    def answered(self, peer: PeerId, addresses: Sequence[str], now_ms: int) -> PeerId | None:
+        """Note that `peer` answered a call of ours.
+
+        Args:
+            peer: who; ourselves and banned peers are ignored.
+            addresses: its own statement; empty leaves what was known.
+            now_ms: Unix time.
+
+        Returns:
+            Whom to probe: the least recently seen contact, if it stands in the newcomer's way.
+        """
+        if peer == self._me or self.banned(peer, now_ms):
+            return None
         bucket = self._bucket(peer)
-        known = bucket.live.get(peer) or bucket.cache.get(peer)
-        if known is None:
-            self._insert(bucket, _Entry(Contact(peer, trim(contact.addresses)), alive))
-            return
-        if contact.addresses and (alive or not known.alive):
-            known.contact = Contact(peer, trim(contact.addresses))
-        if alive:
-            known.alive, known.failures = True, 0
-            home = bucket.live if peer in bucket.live else bucket.cache
-            home.move_to_end(peer)
-            if home is bucket.cache:
-                del bucket.cache[peer]
-                self._insert(bucket, known)
+        old = bucket.seats.pop(peer, None) or bucket.cache.pop(peer, None)
+        kept = _bounded(addresses) or (old.addresses if old else ())
+        contact = Contact(peer, kept, answered_ms=now_ms)
+        if len(bucket.seats) < self._k:
+            bucket.seats[peer] = contact
+            return None
+        for seated in bucket.seats:
+            if self._penalties.of(seated, now_ms) >= PENALTY_YIELD:
+                del bucket.seats[seated]
+                bucket.seats[peer] = contact
+                return None
+        self._remember(bucket, contact)
+        return _overdue(bucket, now_ms)
 
-    def _insert(self, bucket: _Bucket, entry: _Entry) -> None:
-        peer = entry.contact.peer
-        if len(bucket.live) >= self._k and entry.alive:
-            unproven = next((p for p, e in bucket.live.items() if not e.alive), None)
-            if unproven is not None:
-                del bucket.live[unproven]
-        if len(bucket.live) < self._k:
-            bucket.live[peer] = entry
-            return
-        bucket.cache[peer] = entry
-        while len(bucket.cache) > self._k:
-            bucket.cache.popitem(last=False)
+    def heard(self, peer: PeerId, addresses: Sequence[str], now_ms: int) -> PeerId | None:
+        """Note that `peer` sent us a request; it takes a seat only once it has answered one of ours.
 
-    def failed(self, peer: PeerId) -> None:
-        """The peer did not answer; after `FAILURES_MAX` times in a row a cached contact takes its place."""
+        Returns:
+            Whom to probe: the peer, if there is a free seat, or whoever may have left one.
+        """
+        if peer == self._me or self.banned(peer, now_ms):
+            return None
         bucket = self._bucket(peer)
-        entry = bucket.live.get(peer)
-        if entry is None:
+        seated = bucket.seats.get(peer)
+        if seated is not None:
+            bucket.seats[peer] = replace(seated, addresses=_bounded(addresses) or seated.addresses)
+            return None
+        old = bucket.cache.pop(peer, None)
+        kept = _bounded(addresses) or (old.addresses if old else ())
+        self._remember(bucket, Contact(peer, kept, old.answered_ms if old else 0))
+        return peer if len(bucket.seats) < self._k else _overdue(bucket, now_ms)
+
+    def failed(self, peer: PeerId, now_ms: int) -> PeerId | None:
+        """Note that `peer` left a call of ours unanswered.
+
+        Returns:
+            A replacement to probe, if a seat fell free.
+        """
+        bucket = self._buckets.get(self.bucket_of(peer))
+        if bucket is None:
+            return None
+        seated = bucket.seats.get(peer)
+        if seated is None:
             bucket.cache.pop(peer, None)
-            return
-        entry.failures += 1
-        if entry.failures >= FAILURES_MAX or not entry.alive:
-            self._remove(bucket, peer)
+            return None
+        if seated.failures + 1 < FAILURES_MAX:
+            bucket.seats[peer] = replace(seated, failures=seated.failures + 1)
+            return None
+        del bucket.seats[peer]
+        found = self._promote(bucket, now_ms)
+        if len(bucket.cache) < self._k:  # the oldest: tried again while nobody better is there
+            bucket.cache = {peer: Contact(peer, seated.addresses), **bucket.cache}
+        return found
 
-    def blame(self, peer: PeerId, penalty: float) -> None:
-        """The peer broke a rule; once its penalties sum to `PENALTY_MAX` it is out and stays out."""
-        bucket = self._bucket(peer)
-        entry = bucket.live.get(peer) or bucket.cache.get(peer)
-        if entry is None:
-            return
-        entry.penalty += penalty
-        if entry.penalty >= PENALTY_MAX:
-            bucket.cache.pop(peer, None)
-            self._remove(bucket, peer)
-            self._banned[peer] = None
-            while len(self._banned) > 1024:
-                self._banned.popitem(last=False)
+    def blame(self, peer: PeerId, penalty: float, now_ms: int) -> PeerId | None:
+        """Add a penalty (0..1) to the peer's; at 1 it loses its seat and stays out until half of that has decayed.
 
-    def _remove(self, bucket: _Bucket, peer: PeerId) -> None:
-        bucket.live.pop(peer, None)
-        if bucket.cache and len(bucket.live) < self._k:
-            promoted, entry = bucket.cache.popitem(last=True)
-            bucket.live[promoted] = entry
+        Returns:
+            A replacement to probe, if a seat fell free.
+        """
+        self._penalties.add(peer, penalty, now_ms)
+        bucket = self._buckets.get(self.bucket_of(peer))
+        if bucket is None or not self.banned(peer, now_ms):
+            return None
+        bucket.cache.pop(peer, None)
+        if bucket.seats.pop(peer, None) is None:
+            return None
+        return self._promote(bucket, now_ms)
 
-    def closest(self, target: int, count: int | None = None, *, without: Sequence[PeerId] = ()) -> list[Contact]:
-        """The `count` (default `k`) contacts closest to a 256-bit point, closest first."""
-        wanted = self._k if count is None else count
-        found = [c for c in self.contacts() if c.peer not in without]
-        return sorted(found, key=lambda contact: node_id(contact.peer) ^ target)[:wanted]
+    def closest(self, target: int, count: int, *, without: PeerId | None = None) -> list[Contact]:
+        """At most `count` contacts closest to `target`, closest first; those that last failed come last."""
+        found = (contact for contact in self if contact.peer != without)
+        return nsmallest(count, found, key=lambda c: (c.failures > 0, node_id(c.peer) ^ target))
+
+    def waiting(self, count: int) -> list[PeerId]:
+        """At most `count` peers that wait for a seat in a bucket with free ones, newest first."""
+        free = [bucket for bucket in self._buckets.values() if len(bucket.seats) < self._k]
+        return [peer for bucket in free for peer in reversed(bucket.cache)][:count]
+
+    def looked(self, target: int, now_ms: int) -> None:
+        """Note that a look-up for `target` was made, which refreshes its bucket."""
+        bucket = self._buckets.get((self._id ^ target).bit_length() - 1)
+        if bucket is not None:
+            bucket.looked_ms = now_ms
+
+    def stale(self, age_ms: int, now_ms: int) -> list[int]:
+        """Buckets without a look-up for `age_ms`, farthest first."""
+        old = [index for index, bucket in self._buckets.items() if now_ms - bucket.looked_ms >= age_ms]
+        return sorted(old, reverse=True)
+
+    def target_in(self, index: int, random: Random) -> int:
+        """A random position inside bucket `index`."""
+        assert 0 <= index < ID_BITS, "there are 256 buckets"
+        return self._id ^ (1 << index) ^ random.getrandbits(index)
 
     def _bucket(self, peer: PeerId) -> _Bucket:
-        index = (node_id(peer) ^ self._my_id).bit_length()
-        return self._buckets.setdefault(index, _Bucket(OrderedDict(), OrderedDict()))
+        return self._buckets.setdefault(self.bucket_of(peer), _Bucket())
 
-    def refresh_points(self) -> list[int]:
-        """One point in each bucket range that holds contacts; looking them up keeps the table fresh."""
-        return [self._my_id ^ (1 << (index - 1)) for index in sorted(self._buckets) if index > 0]
+    def _remember(self, bucket: _Bucket, contact: Contact) -> None:
+        bucket.cache.pop(contact.peer, None)
+        if len(bucket.cache) >= self._k:
+            del bucket.cache[next(iter(bucket.cache))]
+        bucket.cache[contact.peer] = contact
+
+    def _promote(self, bucket: _Bucket, now_ms: int) -> PeerId | None:
+        """The newest waiting peer that may have a seat, to be probed: what it answered before may be long ago."""
+        return next((peer for peer in reversed(bucket.cache) if not self.banned(peer, now_ms)), None)
+
+
+def _overdue(bucket: _Bucket, now_ms: int) -> PeerId | None:
+    oldest = next(iter(bucket.seats.values()))
+    return oldest.peer if now_ms - oldest.answered_ms >= PROBE_AGE_MS else None
+
+
+def _bounded(addresses: Sequence[str]) -> tuple[str, ...]:
+    return tuple(addresses[:ADDRESSES_MAX])

@@ -23,7 +23,7 @@ from crdt import service as crdt_service
 from crdt.namespace import Namespace, author_key
 from crdt.service import Replicas, open_replicas
 from dht import service as dht_service
-from dht.record import ProviderAd
+from dht.provider import ProviderAd
 from dht.service import Dht, open_dht
 from ledger import ports as ledger_ports
 from ledger import service as ledger_service

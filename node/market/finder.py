@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import trio
 
-from dht.record import ProviderAd
+from dht.provider import ProviderAd
 from dht.service import Dht
 from node.jobs import Request
 from node.market import pricing

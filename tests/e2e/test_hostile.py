@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from dht.messages import PROTOCOL as DHT
-from dht.messages import Ask, FindNode, Reply
+from dht.messages import FindNode, Nodes, Reply, Request
 from ledger.sync import PROTOCOL as LEDGER
 from node.market.messages import AUDIT_PROTOCOL, JOB_PROTOCOL, PAID_PROTOCOL, REVEAL_PROTOCOL, Hire
 from node.swarm import Swarm, six
@@ -49,8 +49,8 @@ def _forged_hire() -> bytes:
 FRAMES = {
     "empty": b"",
     "random": secrets.token_bytes(200),
-    "truncated": codec.encode(Ask(FindNode(bytes(32), [])))[:-3],
-    "trailing": codec.encode(Ask(FindNode(bytes(32), []))) + b"\xc0",
+    "truncated": codec.encode(Request(FindNode(bytes(32)), []))[:-3],
+    "trailing": codec.encode(Request(FindNode(bytes(32)), [])) + b"\xc0",
     "not canonical": b"\x91\xdd\x00\x00\x00\x03\xa9find-node\xc4\x00\x90",
     "too deep": b"\x91" * 5000 + b"\xc0",
     "huge": b"\xc6\x00\x0f\xff\x00" + bytes(0x0FFF00),
@@ -83,8 +83,8 @@ async def _attack(address: str) -> None:
             await channel.send(bytes(FRAME_BYTES_MAX + 1))
         await channel.aclose()
         with trio.fail_after(10):
-            reply = await call(transport, peer, DHT, Ask(FindNode(bytes(32), [])), Reply)
-        assert reply.records == []
+            reply = await call(transport, peer, DHT, Request(FindNode(bytes(32)), []), Reply)
+        assert isinstance(reply.told, Nodes)
 
 
 async def test_hostile_frames_are_refused_and_blamed_and_the_node_goes_on(victim: Swarm) -> None:
