@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from workloads.executor import ModelInfo
-from workloads.inputs import check_input
 
 from node.jobs import Request
 from wire import codec
@@ -20,6 +18,8 @@ from wire.codec import Wire
 from wire.errors import LocalError
 from wire.job import INPUTS
 from wire.limits import INPUT_BYTES_MAX, JURY_MAX
+from workloads.executor import ModelInfo
+from workloads.inputs import check_input
 
 FIELDS = ("kind", "model", "input", "lane", "policy", "seed", "budget_micro", "timeout_s", "retries")
 TIMEOUT_S_MAX = 3600.0
