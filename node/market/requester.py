@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import trio
 
-from ledger.entry import Accept, Entry, InvalidEntry, Reason, decode_entry
+from ledger.entry import Accept, Entry, InvalidEntry, Reason, check_entry, decode_entry
 from ledger.state import InsufficientCredit
 from node.jobs import Board, Job, Request
 from node.market import pricing
@@ -379,4 +379,5 @@ def _check_accept(hired: Hired, plan: Plan, offer: Entry) -> Entry:
         raise Malformed("not an acceptance of the worker's own")
     if (body.job, body.offer, body.payer) != (plan.spec.id, offer.id, plan.spec.requester):
         raise Malformed("an acceptance of another offer")
+    check_entry(entry)  # the receipt will name it: if it did not hold, the work could not be paid
     return entry
