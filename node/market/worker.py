@@ -7,8 +7,8 @@ the requester who pays for it; and the salt and trace leave only after the reque
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import trio
 
@@ -44,6 +44,7 @@ class Worker:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._hired: set[bytes] = set()
 
     async def serve(self, channel: Channel) -> None:
         """One offer, from hire to delivery."""
@@ -54,7 +55,8 @@ class Worker:
             await channel.send(codec.encode(exc.declined))
             return
         try:
-            await self._work(channel, spec, offer)
+            with self._once(spec):
+                await self._work(channel, spec, offer)
         except Busy as exc:
             await channel.send(codec.encode(Declined("busy", str(exc))))
         except Refuse as exc:
@@ -62,6 +64,21 @@ class Worker:
         except (LocalError, ExecutorCrashed) as exc:
             self._context.log.warning("job_failed", job=spec.id.hex()[:12], reason=str(exc))
             await channel.send(codec.encode(Declined("failed", str(exc))))
+
+    @contextmanager
+    def _once(self, spec: JobSpec) -> Iterator[None]:
+        """A job is done once: a second commitment would give the requester a second draw of the jury to choose from.
+
+        Raises:
+            Refuse: it was taken before, or is being done.
+        """
+        if spec.id in self._hired or self._context.ledger.job(spec.id) is not None:
+            raise Refuse("refused", "this job was taken before")
+        self._hired.add(spec.id)
+        try:
+            yield
+        finally:
+            self._hired.discard(spec.id)
 
     async def _consider(self, channel: Channel, hire: Hire) -> tuple[JobSpec, Entry]:
         context = self._context
