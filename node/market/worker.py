@@ -29,6 +29,8 @@ from workloads.executor import ExecutorCrashed, Progress
 from workloads.inputs import check
 
 EVENTS_BUFFERED = 64
+DEADLINE_MS_MAX = 3_660_000
+"""How far away a deadline may be: an hour, and a minute for clocks that differ. Until then a job may hold a slot."""
 
 
 class Refuse(Exception):
@@ -55,7 +57,7 @@ class Worker:
             await channel.send(codec.encode(exc.declined))
             return
         try:
-            with self._once(spec):
+            with self._once(spec), trio.move_on_after((spec.deadline_ms - self._context.now_ms()) / 1000):
                 await self._work(channel, spec, offer)
         except Busy as exc:
             await channel.send(codec.encode(Declined("busy", str(exc))))
@@ -107,8 +109,9 @@ class Worker:
             raise Refuse("refused", str(exc)) from exc
         if spec.jury_size and spec.calibration not in context.calibrations:
             raise Refuse("thresholds", "the calibration is not known here")
-        if spec.deadline_ms <= context.now_ms():
-            raise Refuse("deadline", "it has passed")
+        left_ms = spec.deadline_ms - context.now_ms()
+        if not 0 < left_ms <= DEADLINE_MS_MAX:
+            raise Refuse("deadline", "it has passed" if left_ms <= 0 else "it is too far away")
         unit = pricing.unit_price_micro(spec.kind, context.settings.price_percent)
         least = unit * pricing.units(given) if spec.jury_size else 0
         if spec.price_micro < least:
