@@ -64,7 +64,8 @@ class Payer:
     async def on_paid(self, payer: PeerId, paid: Paid) -> Settled:
         """A payer says that a receipt stands on its chain: fetch it and settle."""
         self._learn(paid.keys[:JURY_MAX])
-        await self._context.ledger.pull(payer, payer)
+        with trio.move_on_after(NOTIFY_S):  # a payer that is slow with its chain is caught up with later
+            await self._context.ledger.pull(payer, payer)
         entries = await self.settle()
         mine = [entry for entry in entries if isinstance(entry.body, Settle) and entry.body.job == paid.job]
         return Settled(codec.encode(mine[0]) if mine else b"")
