@@ -69,7 +69,9 @@ class Finder:
         ads: dict[PeerId, ProviderAd] = {}
         with trio.move_on_after(self._context.settings.discovery_s):
             while True:
-                ads = {p: ad for p, ad in (await self.providers(request.model)).items() if request.lane in ad.lanes}
+                found = await self.providers(request.model)
+                forkers = self._context.ledger.forkers()
+                ads = {p: ad for p, ad in found.items() if request.lane in ad.lanes and p not in forkers}
                 offered = self._offered(request, ads, tried)
                 if offered.workers and len(ads) > request.jury_size:
                     return offered
