@@ -222,6 +222,7 @@ async def market(
     only: Mapping[int, dict[str, Any]] | None = None,
     log: list[Frame] | None = None,
     alter: Alter | None = None,
+    before: Callable[[SimNode], None] | None = None,
     **settings: Any,
 ) -> AsyncIterator[World]:
     """`nodes` whole nodes that know the first one.
@@ -233,6 +234,7 @@ async def market(
         only: settings of single nodes, by number.
         log: takes down all frames of the market's and the ledger's protocols and all others.
         alter: changes what nodes send.
+        before: called with each node before each of its lives.
         settings: of all nodes.
     """
     root = Path(tempfile.mkdtemp(prefix="quorate-sim-", dir=MEMORY))
@@ -242,6 +244,8 @@ async def market(
     async def build(node: SimNode) -> AsyncIterator[Node]:
         home = node.disk["home"] = root / str(node.number)
         home.mkdir(exist_ok=True)
+        if before is not None:
+            before(node)
         cheat = (cheats or {}).get(node.number, "")
         first = node.world.nodes[0]
         join = [] if node is first else [address_of(0, first.peer)]
