@@ -59,11 +59,25 @@ class _Driver:
     async def _ask(self, nursery: trio.Nursery, peer: PeerId) -> None:
         try:
             answer = await call(self._context.transport, peer, AUDIT_PROTOCOL, self._round.ask, JuryAnswer)
+            self._check_key(peer, answer)
         except (RemoteError, TransportError) as exc:
             actions = self._round.on_silent(trio.current_time(), peer, str(exc))
         else:
             actions = self._round.on_answer(trio.current_time(), peer, answer)
         self._do(nursery, actions)
+
+    def _check_key(self, peer: PeerId, answer: JuryAnswer) -> None:
+        """A vote counts under the BLS key that the juror has announced to everybody: a certificate under another one
+        would hold for us and not for those who know the announced one, and they would refuse our chain for it.
+
+        Raises:
+            RemoteError: another key.
+        """
+        announced = self._context.keyring.record(peer)
+        if announced is not None and announced.body != answer.key.body:
+            error = RemoteError(peer, "votes under another key than it announced", penalty=0.5)
+            self._context.blame(error)
+            raise error
 
     async def _reveal(self, nursery: trio.Nursery, action: AskReveal) -> None:
         try:

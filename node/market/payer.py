@@ -6,6 +6,8 @@ them also finds what it is owed when it next catches up with the payer's chain.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import trio
 
 from ledger.entry import Entry, Receipt, Settle
@@ -14,6 +16,7 @@ from node.market.messages import PAID_PROTOCOL, Paid, Settled
 from verify.round import Outcome
 from wire import codec
 from wire.call import call
+from wire.envelope import Envelope
 from wire.errors import LocalError, RemoteError, TransportError
 from wire.job import JobSpec
 from wire.limits import JURY_MAX
@@ -36,12 +39,17 @@ class Payer:
 
     async def pay(self, spec: JobSpec, offer: Entry, accept: Entry, outcome: Outcome) -> int:
         """Record the verdict and what it owes, then tell the payees; returns the micro-credits owed."""
+        self._learn(outcome.receipt.keys)
         entry = await self._context.ledger.receipt(offer.id, outcome.verdict, outcome.receipt.certificate, accept)
         body = entry.body
         assert isinstance(body, Receipt), "the ledger returns what was asked for"
         for payment in body.payments:
             self._nursery.start_soon(self._tell, payment.peer, Paid(spec.id, outcome.receipt.keys))
         return sum(payment.amount_micro for payment in body.payments)
+
+    def _learn(self, records: Sequence[Envelope]) -> None:
+        for record in records:
+            self._context.keyring.learn(record, author=record.author)
 
     async def _tell(self, payee: PeerId, paid: Paid) -> None:
         with trio.move_on_after(NOTIFY_S):
@@ -55,9 +63,9 @@ class Payer:
 
     async def on_paid(self, payer: PeerId, paid: Paid) -> Settled:
         """A payer says that a receipt stands on its chain: fetch it and settle."""
-        for record in paid.keys[:JURY_MAX]:
-            self._context.keyring.learn(record, author=record.author)
-        await self._context.ledger.pull(payer, payer)
+        self._learn(paid.keys[:JURY_MAX])
+        with trio.move_on_after(NOTIFY_S):  # a payer that is slow with its chain is caught up with later
+            await self._context.ledger.pull(payer, payer)
         entries = await self.settle()
         mine = [entry for entry in entries if isinstance(entry.body, Settle) and entry.body.job == paid.job]
         return Settled(codec.encode(mine[0]) if mine else b"")

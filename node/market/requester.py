@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import trio
 
-from ledger.entry import Accept, Entry, InvalidEntry, Reason, decode_entry
+from ledger.entry import Accept, Entry, InvalidEntry, Reason, check_entry, decode_entry
 from ledger.state import InsufficientCredit
 from node.jobs import Board, Job, Request
 from node.market import pricing
@@ -43,7 +43,7 @@ from verify.messages import JuryAsk
 from verify.round import Outcome
 from wire import codec
 from wire.envelope import Envelope, seal, unseal
-from wire.errors import LocalError, Malformed, RemoteError, StorageError, TransportError
+from wire.errors import Busy, LocalError, Malformed, RemoteError, StorageError, TransportError
 from wire.job import Commitment, JobSpec, Kind, Lane, Output, PoolMember, Trace
 from wire.peer import PeerId, to_text
 from wire.transport import Channel
@@ -124,6 +124,9 @@ class Requester:
             self._fail(job, "insufficient_credit", str(exc))
         except StorageError as exc:
             self._fail(job, "storage", str(exc))
+        except (LocalError, Busy) as exc:
+            await trio.lowlevel.checkpoint_if_cancelled()  # the node is stopping: the next start says "interrupted"
+            self._fail(job, "internal", str(exc))
         finally:
             self._board.ended(job)
         if job.final:
@@ -190,10 +193,23 @@ class Requester:
             raise
         finally:
             if reason is not None:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + RELEASE_S):
-                    await context.ledger.release(offer.id, reason)
+                await self._release(offer, reason)
         self._record(job, plan, outcome, tried)
         return outcome.verdict
+
+    async def _release(self, offer: Entry, reason: Reason) -> None:
+        """Take the reservation back, also while the job is being cancelled.
+
+        A ledger that takes no more entries (the node is stopping) must not turn the end of a job into the end of the
+        node: what stays reserved is released at the next start.
+        """
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + RELEASE_S):
+            try:
+                await self._context.ledger.release(offer.id, reason)
+            except StorageError:
+                raise
+            except (LocalError, Busy) as exc:
+                self._context.log.warning("reservation_kept", reason=str(exc))
 
     def _plan(self, request: Request, offered: Offered, tried: Tried) -> Plan:
         """Choose the worker and fix everything that decides the draw, before anybody works."""
@@ -363,4 +379,5 @@ def _check_accept(hired: Hired, plan: Plan, offer: Entry) -> Entry:
         raise Malformed("not an acceptance of the worker's own")
     if (body.job, body.offer, body.payer) != (plan.spec.id, offer.id, plan.spec.requester):
         raise Malformed("an acceptance of another offer")
+    check_entry(entry)  # the receipt will name it: if it did not hold, the work could not be paid
     return entry

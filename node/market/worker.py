@@ -7,8 +7,8 @@ the requester who pays for it; and the salt and trace leave only after the reque
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import trio
 
@@ -29,6 +29,8 @@ from workloads.executor import ExecutorCrashed, Progress
 from workloads.inputs import check
 
 EVENTS_BUFFERED = 64
+DEADLINE_MS_MAX = 3_660_000
+"""How far away a deadline may be: an hour, and a minute for clocks that differ. Until then a job may hold a slot."""
 
 
 class Refuse(Exception):
@@ -44,6 +46,7 @@ class Worker:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._hired: set[bytes] = set()
 
     async def serve(self, channel: Channel) -> None:
         """One offer, from hire to delivery."""
@@ -54,7 +57,8 @@ class Worker:
             await channel.send(codec.encode(exc.declined))
             return
         try:
-            await self._work(channel, spec, offer)
+            with self._once(spec), trio.move_on_after((spec.deadline_ms - self._context.now_ms()) / 1000):
+                await self._work(channel, spec, offer)
         except Busy as exc:
             await channel.send(codec.encode(Declined("busy", str(exc))))
         except Refuse as exc:
@@ -62,6 +66,21 @@ class Worker:
         except (LocalError, ExecutorCrashed) as exc:
             self._context.log.warning("job_failed", job=spec.id.hex()[:12], reason=str(exc))
             await channel.send(codec.encode(Declined("failed", str(exc))))
+
+    @contextmanager
+    def _once(self, spec: JobSpec) -> Iterator[None]:
+        """A job is done once: a second commitment would give the requester a second draw of the jury to choose from.
+
+        Raises:
+            Refuse: it was taken before, or is being done.
+        """
+        if spec.id in self._hired or self._context.ledger.job(spec.id) is not None:
+            raise Refuse("refused", "this job was taken before")
+        self._hired.add(spec.id)
+        try:
+            yield
+        finally:
+            self._hired.discard(spec.id)
 
     async def _consider(self, channel: Channel, hire: Hire) -> tuple[JobSpec, Entry]:
         context = self._context
@@ -90,8 +109,9 @@ class Worker:
             raise Refuse("refused", str(exc)) from exc
         if spec.jury_size and spec.calibration not in context.calibrations:
             raise Refuse("thresholds", "the calibration is not known here")
-        if spec.deadline_ms <= context.now_ms():
-            raise Refuse("deadline", "it has passed")
+        left_ms = spec.deadline_ms - context.now_ms()
+        if not 0 < left_ms <= DEADLINE_MS_MAX:
+            raise Refuse("deadline", "it has passed" if left_ms <= 0 else "it is too far away")
         unit = pricing.unit_price_micro(spec.kind, context.settings.price_percent)
         least = unit * pricing.units(given) if spec.jury_size else 0
         if spec.price_micro < least:

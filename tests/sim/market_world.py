@@ -1,40 +1,62 @@
-"""Whole nodes on the simulated network: the real composition and models, virtual time, files that outlive crashes.
+"""Whole nodes on the simulated network: real composition, real models, virtual time, files that outlive crashes.
 
 A run of a model takes `RUN_S` virtual seconds (so that faults can hit it) and is computed at once, in this process.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import Any, cast
+from unittest.mock import patch
 
 import structlog
 import trio
-from nacl.signing import SigningKey
 
 from crdt.service import run_inline
+from ledger.entry import Entry, Receipt, Settle
 from node.config import Settings
 from node.jobs import Job
 from node.node import Faults, Node, Offload, assemble
 from sim.faults import CALM
 from sim.faults import Faults as Roughness
+from sim.transport import SimTransport, address_of
 from sim.world import SimNode, World, world
-from wire import bls
-from wire.envelope import Envelope, seal
+from wire import codec
+from wire.errors import RemoteError
 from wire.hashing import digest
-from wire.job import Expected, JobSpec, KeyRecord, Output, Trace
-from wire.peer import PeerId
+from wire.job import Certificate, Expected, JobSpec, Output, Trace
+from wire.peer import PeerId, to_text
+from wire.transport import Channel, Handler
 from workloads.executor import Event, Executor
 from workloads.variants import make_executor
 
 RUN_S = 0.4
-EMBED = {"kind": "embed.text", "model": "ngram-embed", "input": {"texts": ["one text", "another"]}, "timeout_s": 60.0}
-IMAGE = {"kind": "image.generate", "model": "digits-ddim", "input": {"label": 3, "steps": 4}, "timeout_s": 60.0}
+DISK_S = 0.01
+MEMORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+SETTLE_S = 60.0
+EPOCH_MS = 1_700_000_000_000
+EMBED: dict[str, Any] = {
+    "seed": 1,
+    "kind": "embed.text",
+    "model": "ngram-embed",
+    "input": {"texts": ["one text", "another"]},
+    "timeout_s": 60.0,
+}
+IMAGE: dict[str, Any] = {
+    "seed": 1,
+    "kind": "image.generate",
+    "model": "digits-ddim",
+    "input": {"label": 3, "steps": 4},
+    "timeout_s": 60.0,
+}
 
 
 @cache
@@ -42,42 +64,112 @@ def _executor(cheat: str) -> Executor:
     return make_executor("numpy", cheat=cheat or None)
 
 
-@cache
-def _bls_secret(seed: bytes) -> int:
-    return bls.keygen(digest("test.bls", seed))
+_runs: dict[bytes, tuple[list[Event], Output, Trace]] = {}
+_rechecks: dict[bytes, Expected] = {}
 
 
-class SimIdentity:
-    """The identity that a simulated node's seed determines."""
-
-    def __init__(self, seed: bytes) -> None:
-        self._key = SigningKey(seed)
-        self._secret = _bls_secret(seed)
-        self.peer = PeerId(bytes(self._key.verify_key))
-
-    def sign(self, message: bytes) -> bytes:
-        return self._key.sign(message).signature
-
-    def bls_sign(self, message: bytes) -> bytes:
-        return bls.sign(self._secret, message)
-
-    def key_record(self) -> Envelope:
-        return seal(self, "keys", KeyRecord(bls.public_key(self._secret), bls.prove_possession(self._secret)))
+def _key(cheat: str, spec: JobSpec, *more: Output | Trace) -> bytes:
+    """What decides a result; the same work in another world is not computed again."""
+    parts = (spec.kind, spec.model, spec.lane, spec.numeric, cheat, spec.seed)
+    return digest("test.work", repr(parts).encode(), spec.inputs, *map(codec.encode, more))
 
 
 class InlinePool:
     """Runs models in this process, `RUN_S` virtual seconds each."""
 
     def __init__(self, cheat: str = "") -> None:
-        self._executor = _executor(cheat)
+        self._cheat = cheat
 
     async def run(self, spec: JobSpec, on_event: Callable[[Event], None]) -> tuple[Output, Trace]:
         await trio.sleep(RUN_S)
-        return self._executor.run(spec, emit=on_event, cancelled=lambda: False)
+        key = _key(self._cheat, spec)
+        if key not in _runs:
+            events: list[Event] = []
+            output, trace = _executor(self._cheat).run(spec, emit=events.append, cancelled=lambda: False)
+            _runs[key] = (events, output, trace)
+        events, output, trace = _runs[key]
+        for event in events:
+            on_event(event)
+        return output, trace
 
     async def recheck(self, spec: JobSpec, output: Output, trace: Trace) -> Expected:
         await trio.sleep(RUN_S)
-        return self._executor.recheck(spec, output, trace)
+        key = _key("", spec, output, trace)
+        if key not in _rechecks:
+            _rechecks[key] = _executor(self._cheat).recheck(spec, output, trace)
+        return _rechecks[key]
+
+
+class Noted(Faults):
+    """Keeps whom a node blames where the tests look: in `SimNode.blamed`."""
+
+    def __init__(self, node: SimNode) -> None:
+        super().__init__(structlog.get_logger())
+        self._node = node
+
+    def blame(self, exc: RemoteError) -> None:
+        self._node.blamed.append(exc)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame as a node sent or received it."""
+
+    at_s: float
+    node: int
+    peer: PeerId
+    protocol: str
+    sent: bool
+    data: bytes
+
+
+Alter = Callable[[SimNode, str, bytes], bytes]
+"""Changes what a node sends: (node, protocol, frame) -> frame."""
+
+
+class Tap:
+    """A transport that writes down every frame, and lets a test change those that go out."""
+
+    def __init__(self, node: SimNode, log: list[Frame], alter: Alter | None) -> None:
+        self._inner: SimTransport = node.transport
+        self._node, self._log, self._alter = node, log, alter
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def channel(self, inner: Channel, protocol: str) -> Channel:
+        return cast(Channel, TapChannel(self, inner, protocol))
+
+    def serve(self, protocol: str, handler: Handler) -> None:
+        self._inner.serve(protocol, lambda channel: handler(self.channel(channel, protocol)))
+
+    async def open(self, peer: PeerId, protocol: str) -> Channel:
+        return self.channel(await self._inner.open(peer, protocol), protocol)
+
+    def outgoing(self, peer: PeerId, protocol: str, data: bytes) -> bytes:
+        data = data if self._alter is None else self._alter(self._node, protocol, data)
+        self._log.append(Frame(trio.current_time(), self._node.number, peer, protocol, True, data))
+        return data
+
+    def incoming(self, peer: PeerId, protocol: str, data: bytes) -> bytes:
+        self._log.append(Frame(trio.current_time(), self._node.number, peer, protocol, False, data))
+        return data
+
+
+class TapChannel:
+    """One end of a channel that is listened to."""
+
+    def __init__(self, tap: Tap, inner: Channel, protocol: str) -> None:
+        self._tap, self._inner, self._protocol = tap, inner, protocol
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def send(self, frame: bytes) -> None:
+        await self._inner.send(self._tap.outgoing(self._inner.peer, self._protocol, frame))
+
+    async def receive(self) -> bytes:
+        return self._tap.incoming(self._inner.peer, self._protocol, await self._inner.receive())
 
 
 async def _inline(function: Callable[[], Any], /) -> Any:
@@ -85,52 +177,134 @@ async def _inline(function: Callable[[], Any], /) -> Any:
     return function()
 
 
-OFFLOAD = Offload(ledger=_inline, dht=_inline, shared=run_inline)
+async def _slow_disk(function: Callable[[], Any], /) -> Any:
+    """Like a thread: cannot be cancelled, and a crash can fall between what it does and the news of it."""
+    with trio.CancelScope(shield=True):
+        await trio.sleep(DISK_S)
+        result = function()
+        await trio.sleep(DISK_S)
+    return result
+
+
+OFFLOAD = Offload(ledger=_slow_disk, dht=_inline, shared=run_inline)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """No log lines from simulated nodes."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(60))
-    yield
-    structlog.reset_defaults()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
+
+
+@contextmanager
+def seeded_entropy(seed: int) -> Iterator[None]:
+    """Secrets, salts and ids from a seeded generator instead of the operating system, so that a run repeats itself."""
+    random = Random(seed)
+    with (
+        patch("secrets.token_bytes", random.randbytes),
+        patch("secrets.token_hex", lambda size: random.randbytes(size).hex()),
+        patch("secrets.randbits", random.getrandbits),
+        patch("os.urandom", random.randbytes),
+    ):
+        yield
 
 
 @asynccontextmanager
 async def market(
-    seed: int, *, nodes: int = 6, faults: Roughness = CALM, cheats: dict[int, str] | None = None, **settings: Any
+    seed: int,
+    *,
+    nodes: int = 6,
+    faults: Roughness = CALM,
+    cheats: Mapping[int, str] | None = None,
+    only: Mapping[int, dict[str, Any]] | None = None,
+    log: list[Frame] | None = None,
+    alter: Alter | None = None,
+    before: Callable[[SimNode], None] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[World]:
-    """`nodes` whole nodes that know the first one; `cheats` names the cheat of a node by its number."""
-    root = Path(tempfile.mkdtemp(prefix="quorate-sim-"))
-    base = {"juror_s": 5.0, "stall_s": 5.0, "accept_s": 3.0, "sync_period_s": 2.0, "worker_slots": 8} | settings
+    """`nodes` whole nodes that know the first one.
+
+    Args:
+        seed: decides everything.
+        nodes, faults: of the world.
+        cheats: the cheat of a node by its number; cheats are cheap.
+        only: settings of single nodes, by number.
+        log: takes down all frames of the market's and the ledger's protocols and all others.
+        alter: changes what nodes send.
+        before: called with each node before each of its lives.
+        settings: of all nodes.
+    """
+    root = Path(tempfile.mkdtemp(prefix="quorate-sim-", dir=MEMORY))
+    base = {"juror_s": 5.0, "stall_s": 5.0, "accept_s": 3.0, "sync_period_s": 4.0, "worker_slots": 8} | settings
 
     @asynccontextmanager
     async def build(node: SimNode) -> AsyncIterator[Node]:
-        home = root / str(node.number)
+        home = node.disk["home"] = root / str(node.number)
         home.mkdir(exist_ok=True)
+        if before is not None:
+            before(node)
         cheat = (cheats or {}).get(node.number, "")
         first = node.world.nodes[0]
-        join = [] if node is first else first.transport.addresses()[:1]
-        own = Settings(home=home, bootstrap=join, price_percent=50 if cheat else 100, **base)
-        clock_ms = lambda: 1_700_000_000_000 + int(node.world.now * 1000)  # noqa: E731  # a clock is a function
-        log = Faults(structlog.get_logger())
-        identity = SimIdentity(node.ed25519_seed)
+        join = [] if node is first else [address_of(0, first.peer)]
+        chosen: dict[str, Any] = {"price_percent": 50 if cheat else 100, **base, **(only or {}).get(node.number, {})}
+        own = Settings(home=home, bootstrap=join, **chosen)
+        transport: Any = (
+            node.transport if log is None and alter is None else Tap(node, [] if log is None else log, alter)
+        )
+
+        def clock_ms() -> int:
+            return EPOCH_MS + int(node.world.now * 1000)
+
         async with assemble(
-            own, identity, node.transport, InlinePool(cheat), clock_ms, faults=log, offload=OFFLOAD
+            own, node.identity, transport, InlinePool(cheat), clock_ms, faults=Noted(node), offload=OFFLOAD
         ) as app:
             yield app
 
     try:
-        with quiet():
-            async with world(nodes=nodes, seed=seed, faults=faults, build=build) as made:
+        with quiet(), seeded_entropy(seed):
+            async with world(nodes=nodes, seed=seed, faults=faults, build=build, introduce=False) as made:
                 yield made
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
 
+async def kill(node: SimNode) -> None:
+    """Die as by SIGKILL: what a dying node still writes does not reach its disk."""
+    node.transport.crash()
+    kept = _copy(node.disk["home"])
+    await node.crash()
+    _put_back(kept, node.disk["home"])
+
+
+def _copy(home: Path) -> Path:
+    kept = home.with_suffix(".kept")
+    kept.mkdir()
+    for file in sorted(home.iterdir()):
+        if not file.name.endswith("-shm"):
+            shutil.copyfile(file, kept / file.name)
+    return kept
+
+
+def _put_back(kept: Path, home: Path) -> None:
+    shutil.rmtree(home)
+    kept.rename(home)
+
+
+def node_of(w: World, peer: str) -> SimNode:
+    """The node with this identity, in text."""
+    return next(node for node in w.nodes if to_text(node.peer) == peer)
+
+
 async def finished(app: Node, body: dict[str, Any]) -> Job:
     """Submit a job and wait for its end."""
-    job = await app.submit(body)
+    return await ended(app, await app.submit(body))
+
+
+async def ended(app: Node, job: Job) -> Job:
+    """Wait for the end of a job."""
     async for _ in app.board.follow(job):
         pass
     return job
@@ -139,3 +313,55 @@ async def finished(app: Node, body: dict[str, Any]) -> Job:
 def balances(w: World) -> list[int]:
     """Every living node's balance."""
     return [node.app.context.ledger.balance() for node in w.nodes if node.alive]
+
+
+def even(w: World) -> bool:
+    """Whether all that was paid has been taken, and nothing is reserved."""
+    reserved = [node.app.context.ledger.reserved() for node in w.nodes if node.alive]
+    return sum(balances(w)) == 0 and not any(reserved)
+
+
+async def receipts(w: World) -> list[Entry]:
+    """All receipts on all living nodes' own chains."""
+    found = []
+    for node in w.nodes:
+        found += [e for e in await node.app.context.ledger.entries(node.peer, 0, 1000) if isinstance(e.body, Receipt)]
+    return found
+
+
+async def check_books(w: World) -> None:
+    """What must hold of all nodes, whatever happened, once it is over: see the assertions."""
+    await _settled(w)
+    paid: set[bytes] = set()
+    taken: set[tuple[PeerId, bytes]] = set()
+    for node in w.nodes:
+        ledger = node.app.context.ledger
+        report = await ledger.audit()
+        assert report.ok, f"node {node.number}: {report.issues}"
+        assert not ledger.forkers(), f"node {node.number} holds a fork proof"
+        for entry in await ledger.entries(node.peer, 0, 1000):
+            body = entry.body
+            if isinstance(body, Receipt):
+                assert body.job not in paid, "one job was paid twice"
+                paid.add(body.job)
+                check_payments(body)
+            elif isinstance(body, Settle):
+                assert (node.peer, body.receipt) not in taken, "one receipt was settled twice"
+                taken.add((node.peer, body.receipt))
+
+
+async def _settled(w: World) -> None:
+    with trio.move_on_after(SETTLE_S) as late:
+        await w.until(lambda: even(w))
+    assert not late.cancelled_caught, f"balances {balances(w)} after {SETTLE_S:g} s"
+
+
+def check_payments(body: Receipt) -> None:
+    """No credit before verification: whoever is paid stands in a certificate, or worked for one that says accept."""
+    if not body.payments:
+        return
+    certificate = codec.decode(Certificate, body.certificate)
+    assert certificate.statement.job == body.job
+    assert certificate.statement.verdict == body.verdict
+    jurors = {payment.peer for payment in body.payments} & set(certificate.signers)
+    assert len(body.payments) == len(jurors) + (body.verdict == "accept"), "somebody without a vote was paid"
