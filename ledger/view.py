@@ -97,6 +97,11 @@ class View:
         """The kept entry with this id, of any chain."""
         return await self._get(entry_id)
 
+    async def offer_to(self, author: PeerId, job: bytes, payee: PeerId) -> Offer | None:
+        """The offer of a job to a payee on a kept chain; None if there is none."""
+        found = await self._run(partial(self._store.find, author, "offer", job, payee))
+        return next((entry.body for entry in found if isinstance(entry.body, Offer)), None)
+
     async def forks(self, author: PeerId | None = None) -> list[ForkProof]:
         """The fork proofs kept, against one author or all."""
         return await self._run(partial(self._store.forks, author))

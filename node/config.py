@@ -31,6 +31,9 @@ class Settings(BaseSettings):
     )
     api_port: int = Field(default=0, ge=0, le=65535, description="Port of the local API on 127.0.0.1; 0 takes any.")
     serve: bool = Field(default=True, description="Run jobs for others and sit on juries (worker and juror roles).")
+    serve_unpaid: bool = Field(
+        default=False, description="Also work for policy `none`, where nobody checks and nothing is earned."
+    )
     models: list[str] = Field(default=[], description="Names of the models to serve; empty serves all installed.")
     price_percent: int = Field(
         default=100, ge=1, le=10_000, description="Our price as a percentage of the reference price."

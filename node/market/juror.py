@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import trio
+
+from node.market import pricing
 from node.market.context import Context
 from verify import verdict
-from verify.juror import Hearing, Juror
+from verify.juror import AskRefused, Hearing, Juror
 from verify.messages import JuryAnswer, JuryAsk, RevealAsk
 from verify.verdict import Finding
 from wire.envelope import Envelope
-from wire.errors import LocalError, Malformed, StorageError
+from wire.errors import LocalError, Malformed, RemoteError, StorageError, TransportError
 from wire.job import Expected
 from wire.peer import PeerId, short
 from workloads.executor import ExecutorCrashed
+
+OFFER_S = 5.0
+"""Seconds for reading the requester's chain before any work is done for it."""
 
 
 class JurorService:
@@ -27,6 +33,7 @@ class JurorService:
         hearing = self._juror.consider(peer, ask, now_ms=context.now_ms())
         if hearing.answer is not None:
             return hearing.answer
+        await self._check_fee(hearing)
         result = None if hearing.finding is not None else await self._recompute(hearing)
         answer = self._juror.rule(hearing, result)
         found = hearing.finding
@@ -34,6 +41,27 @@ class JurorService:
         log = context.log.bind(job=hearing.case.job.hex()[:12], requester=short(peer))
         log.info("audited", worker=short(hearing.case.worker), verdict=found.verdict, why=found.why)
         return answer
+
+    async def _check_fee(self, hearing: Hearing) -> None:
+        """Nobody makes us work for nothing: our fee must be reserved on the requester's chain, within its credit.
+
+        Raises:
+            AskRefused: it is not.
+        """
+        ledger, spec = self._context.ledger, hearing.case.spec
+        least = pricing.fee_micro(spec.price_micro)
+        payer = spec.requester
+        try:
+            with trio.fail_after(OFFER_S):
+                await ledger.pull(payer, payer)
+            offer = await ledger.offer_to(payer, spec.id, hearing.case.worker)
+            left = (await ledger.credit(payer)).available_micro(self._context.settings.credit_limit_micro)
+        except (TransportError, RemoteError, LocalError, trio.TooSlowError) as exc:
+            raise AskRefused(payer, "offer", f"its chain cannot be read: {exc}", penalty=0.0) from exc
+        if offer is None or min(offer.fee_micro, spec.fee_micro) < least or offer.jurors < spec.jury_size:
+            raise AskRefused(payer, "offer", f"no fee of {least} micro-credits is reserved for each juror")
+        if left < 0:
+            raise AskRefused(payer, "offer", "it has promised more than its credit", penalty=0.2)
 
     async def _recompute(self, hearing: Hearing) -> Expected | Finding:
         """Our own result; a fault of our executor is no verdict on the worker."""

@@ -29,6 +29,8 @@ from workloads.executor import ExecutorCrashed, Progress
 from workloads.inputs import check
 
 EVENTS_BUFFERED = 64
+FRAME_S = 20.0
+"""Seconds that a requester has to send what it is its turn to send."""
 DEADLINE_MS_MAX = 3_660_000
 """How far away a deadline may be: an hour, and a minute for clocks that differ. Until then a job may hold a slot."""
 
@@ -50,7 +52,10 @@ class Worker:
 
     async def serve(self, channel: Channel) -> None:
         """One offer, from hire to delivery."""
-        hire = codec.decode(Hire, await channel.receive())
+        with trio.move_on_after(FRAME_S) as silent:
+            hire = codec.decode(Hire, await channel.receive())
+        if silent.cancelled_caught:
+            return
         try:
             spec, offer = await self._consider(channel, hire)
         except Refuse as exc:
@@ -63,6 +68,8 @@ class Worker:
             await channel.send(codec.encode(Declined("busy", str(exc))))
         except Refuse as exc:
             await channel.send(codec.encode(exc.declined))
+        except trio.TooSlowError:
+            self._context.log.info("requester_went_silent", job=spec.id.hex()[:12])
         except (LocalError, ExecutorCrashed) as exc:
             self._context.log.warning("job_failed", job=spec.id.hex()[:12], reason=str(exc))
             await channel.send(codec.encode(Declined("failed", str(exc))))
@@ -112,6 +119,8 @@ class Worker:
         left_ms = spec.deadline_ms - context.now_ms()
         if not 0 < left_ms <= DEADLINE_MS_MAX:
             raise Refuse("deadline", "it has passed" if left_ms <= 0 else "it is too far away")
+        if spec.jury_size == 0 and not context.settings.serve_unpaid:
+            raise Refuse("price", "an answer that nobody checks earns nothing; this node does not work unpaid")
         unit = pricing.unit_price_micro(spec.kind, context.settings.price_percent)
         least = unit * pricing.units(given) if spec.jury_size else 0
         if spec.price_micro < least:
@@ -131,7 +140,8 @@ class Worker:
         salt = secrets.token_bytes(SALT_BYTES)
         promise = commitment.commit(spec.id, output, trace, salt)
         await channel.send(codec.encode(Committed(seal(context.identity, "commitment", promise))))
-        reveal = codec.decode(Reveal, await channel.receive())
+        with trio.fail_after(FRAME_S):
+            reveal = codec.decode(Reveal, await channel.receive())
         jury.check_secret(spec, reveal.secret)
         await channel.send(codec.encode(Delivered(output, trace, salt)))
         log.info("job_delivered")
