@@ -50,7 +50,7 @@ from wire import codec
 from wire.call import answer_calls
 from wire.codec import Wire
 from wire.envelope import Envelope
-from wire.errors import LocalError, Malformed, RemoteError, TransportError
+from wire.errors import LocalError, Malformed, RemoteError, StorageError, TransportError
 from wire.peer import PeerId, from_text, short, to_text
 from wire.transport import Transport
 from workloads.catalog import built_in
@@ -355,6 +355,10 @@ class Faults:
         """A peer broke a rule."""
         self.log.warning("peer_at_fault", peer=short(PeerId(exc.peer)), reason=exc.reason, penalty=exc.penalty)
 
+    def disk(self, exc: StorageError) -> None:
+        """Our disk refused something that can be done without."""
+        self.log.error("not_stored", reason=str(exc))
+
     def bug(self, exc: Exception) -> None:
         """A handler of ours failed."""
         self.log.error("handler_failed", error=repr(exc), exc_info=exc)
@@ -382,7 +386,7 @@ async def assemble(
         seeds = _bootstrap(transport, settings)
         stores = _open_stores(settings, identity, transport, clock_ms, keyring, seeds, faults, offload or Offload())
         ledger, dht, replicas = await stack.enter_async_context(stores)
-        board = Board(settings.home / "jobs.db", clock_ms, open_max=settings.jobs_queued_max)
+        board = Board(settings.home / "jobs.db", clock_ms, open_max=settings.jobs_queued_max, on_fault=faults.disk)
         stack.callback(board.close)
         context = Context(
             settings=settings,
