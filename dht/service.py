@@ -92,6 +92,10 @@ class Dht:
         """Everyone in the routing table, by peer."""
         return self._table.contacts()
 
+    def heard(self, peer: PeerId) -> None:
+        """Consider a peer that the transport can reach: it is asked like any other contact, and dropped if silent."""
+        self._table.heard(Contact(peer, ()))
+
     async def bootstrap(self) -> int:
         """Join through the bootstrap peers: look ourselves up; returns how many contacts are known."""
         for peer in self._bootstrap:
