@@ -269,8 +269,12 @@ class Node:
         while True:
             await trio.sleep(self.context.settings.sync_period_s)
             self.learn_keys()
-            known = [contact.peer for contact in self.dht.contacts()] + _connected(self.context.transport)
-            for peer in dict.fromkeys(known):
+            known = dict.fromkeys(contact.peer for contact in self.dht.contacts())
+            for peer in _connected(self.context.transport):
+                if peer not in known:
+                    known[peer] = None
+                    self.dht.heard(peer)
+            for peer in known:
                 await self.catch_up(peer)
 
     async def catch_up(self, peer: PeerId) -> None:
