@@ -262,12 +262,20 @@ class Node:
         )
 
     async def catch_up_forever(self) -> None:
-        """Fetch what is new on the chains of the peers we know, settle what they owe us, learn whom they trust."""
+        """Fetch what is new on the chains of the peers we know, settle what they owe us, learn whom they trust.
+
+        Peers that are merely connected count: a node that others join through knows nobody when it starts again.
+        """
         while True:
             await trio.sleep(self.context.settings.sync_period_s)
             self.learn_keys()
-            for contact in self.dht.contacts():
-                await self.catch_up(contact.peer)
+            known = dict.fromkeys(contact.peer for contact in self.dht.contacts())
+            for peer in _connected(self.context.transport):
+                if peer not in known:
+                    known[peer] = None
+                    await self.dht.meet(peer)
+            for peer in known:
+                await self.catch_up(peer)
 
     async def catch_up(self, peer: PeerId) -> None:
         """One peer's chain."""

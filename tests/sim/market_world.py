@@ -266,9 +266,20 @@ async def market(
     try:
         with quiet(), seeded_entropy(seed):
             async with world(nodes=nodes, seed=seed, faults=faults, build=build, introduce=False) as made:
+                await _acquainted(made)
                 yield made
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+async def _acquainted(made: World) -> None:
+    """Wait until the first node finds every node that serves, or for a virtual minute on a network too rough for that."""
+    first = made.nodes[0].app
+    serving = sum(node.app.context.settings.serve for node in made.nodes)
+    with trio.move_on_after(60):
+        for model in first.context.models:
+            while len(await first.dht.providers(model.cid)) < serving:
+                await trio.sleep(0.5)
 
 
 async def kill(node: SimNode) -> None:
