@@ -273,12 +273,12 @@ async def market(
 
 
 async def _acquainted(made: World) -> None:
-    """Wait until the first node finds every node that serves, or for a virtual minute on a network too rough for that."""
+    """Wait until the first node finds every node that serves, a virtual minute at most."""
     first = made.nodes[0].app
     serving = sum(node.app.context.settings.serve for node in made.nodes)
     with trio.move_on_after(60):
         for model in first.context.models:
-            while len(await first.dht.providers(model.cid)) < serving:
+            while len(await first.dht.providers(model.cid)) < serving:  # noqa: ASYNC110  # no event: it is a look-up
                 await trio.sleep(0.5)
 
 
