@@ -329,9 +329,17 @@ async def receipts(w: World) -> list[Entry]:
     return found
 
 
-async def check_books(w: World) -> None:
-    """What must hold of all nodes, whatever happened, once it is over: see the assertions."""
+async def check_books(w: World, *, honest: bool = False) -> None:
+    """What must hold of all nodes, whatever happened, once it is over: see the assertions.
+
+    Args:
+        w: the world.
+        honest: nobody lied, so nobody may have been blamed, whatever crashed.
+    """
     await _settled(w)
+    if honest:
+        blamed = [(node.number, str(exc)) for node in w.nodes for exc in node.blamed]
+        assert not blamed, f"honest peers were blamed: {blamed}"
     paid: set[bytes] = set()
     taken: set[tuple[PeerId, bytes]] = set()
     for node in w.nodes:
