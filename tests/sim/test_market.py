@@ -5,8 +5,10 @@ Every world is repeated by its seed, which a failure names.
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from random import Random
+from typing import Any, cast
 
 import pytest
 import trio
@@ -43,7 +45,8 @@ def check_ended(job: Job) -> None:
 
 async def reached(app: Node, job: Job, state: str) -> None:
     """Wait for an event of this type, or for the end."""
-    async with aclosing(app.board.follow(job)) as events:
+    following = cast(AsyncGenerator[dict[str, Any], None], app.board.follow(job))
+    async with aclosing(following) as events:
         async for event in events:
             if event["type"] == state:
                 return
@@ -92,7 +95,7 @@ def test_a_cheat_is_rejected_unpaid_and_loses_trust_and_another_worker_is_found(
             assert (job.state, job.verdict) == ("settled", "accept"), seen(job)
             assert job.worker == to_text(w.nodes[1 + seed].peer)
             await check_books(w)
-            accepted = {p.peer for e in await receipts(w) if e.body.verdict == "accept" for p in e.body.payments[:1]}
+            accepted = {p.peer for r in await receipts(w) if r.verdict == "accept" for p in r.payments[:1]}
             assert accepted == {w.nodes[1 + seed].peer}, "no cheat earned a worker's price"
             ranks = {rank["peer"]: rank["score"] for rank in requester.app.ranking()}
             for attempt in job.attempts[:-1]:
