@@ -50,7 +50,7 @@ from wire import codec
 from wire.call import answer_calls
 from wire.codec import Wire
 from wire.envelope import Envelope
-from wire.errors import LocalError, Malformed, RemoteError, StorageError, TransportError
+from wire.errors import Busy, LocalError, Malformed, RemoteError, StorageError, TransportError
 from wire.peer import PeerId, from_text, short, to_text
 from wire.transport import Transport
 from workloads.catalog import built_in
@@ -283,7 +283,7 @@ class Node:
             try:
                 await self.context.ledger.pull(peer, peer)
                 await self._payer.settle()
-            except (TransportError, RemoteError, LocalError) as exc:
+            except (TransportError, RemoteError, LocalError, Busy) as exc:
                 self.context.log.debug("not_caught_up", peer=short(peer), reason=str(exc))
 
 
