@@ -1,4 +1,4 @@
-"""Durable appends and verified entries per second: `python -m benchmarks.ledger [entries]`.
+"""Durable appends and verified entries per second: `python -m benchmarks.ledger [--quick]`.
 
 Prints one JSON line per figure, in the form all benchmarks share. No peer is run: the peer fields are null.
 
