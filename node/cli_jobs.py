@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,8 +82,9 @@ def _show(local: Local, view: Any, out: Path | None, *, as_json: bool) -> None:
     saved = _save(local, view, out) if out is not None else []
     if as_json:
         return show_json(view)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     for line in report.job(view, lambda peer: peer[-8:]):
-        typer.echo(line.text)
+        typer.echo(report.wrapped(line.text, width) if width else line.text)
     for path in saved:
         typer.echo(f"  wrote     {path}")
     return None

@@ -92,11 +92,13 @@ def main(*, as_json: bool, keep: bool, out: Path) -> int:
 
 def _run(console: Console, swarm: Swarm, out: Path) -> dict[str, Any]:
     console.print(f"starting six nodes on this machine; [bold]{swarm.members[-1].name}[/bold] will cheat at images")
-    swarm.start_all()
     asker = swarm.members[0]
     serving = len(swarm.members) - 1
     wanted = {name: serving if kind == "image.generate" else serving - 1 for kind, name in MODELS.items()}
-    swarm.await_providers(asker, wanted)
+    with console.status("a few seconds until they have found one another"):
+        swarm.start_all()
+        swarm.await_providers(asker, wanted)
+    console.print(f"all run; {asker.name} submits three jobs to the others")
     names = {member.peer: member.name for member in swarm.members}
     before = ledgers(swarm)
     tasks = _tasks()
@@ -164,7 +166,8 @@ def _follow_to_the_end(asker: Any, task: Task, names: dict[str, str], tell: Call
             if event.type == "matched":
                 task.detail = names.get(data["worker"], "?") + rejected
             elif event.type == "running" and "total" in data:
-                task.detail = f"step {data['done']}/{data['total']}{rejected}"
+                of = f"/{data['total']}" if data["total"] else ""
+                task.detail = f"step {data['done']}{of}{rejected}"
             elif event.type == "auditing" and "jury" in data:
                 task.detail = "jury " + " ".join(names.get(peer, "?") for peer in data["jury"])
             elif event.type == "rejected":
@@ -191,14 +194,16 @@ def _progress(tasks: list[Task]) -> Table:
 
 
 def _print(console: Console, line: report.Line) -> None:
-    console.print(Text(line.text, style=COLOURS[line.tone]))
+    """With a hanging indent on a terminal; as it is where programs read it."""
+    text = report.wrapped(line.text, console.width) if console.is_terminal else line.text
+    console.print(Text(text, style=COLOURS[line.tone]))
 
 
 def _show(console: Console, asker: Any, task: Task, names: dict[str, str], out: Path) -> None:
     view = task.view
     console.print()
     _print(console, report.headline(view))
-    console.print(f"  asked     {_asked(task)}")
+    _print(console, report.Line(f"  asked     {_asked(task)}"))
     if view["error"]:
         console.print(f"  [red]{view['error']['code']}[/red]: {view['error']['message']}")
     for line in report.attempts(view, lambda peer: names.get(peer, "?")):
@@ -233,9 +238,8 @@ def _save(console: Console, asker: Any, task: Task, names: dict[str, str], out: 
     if "embeddings" in output:
         first, *others = output["embeddings"]
         near = ", ".join(f"{_cosine(first, v):.2f} to {t!r}" for v, t in zip(others, TEXTS[1:], strict=True))
-        console.print(
-            f"  vectors   {len(output['embeddings'])} of {len(first)} numbers; {TEXTS[0]!r} is close by {near}"
-        )
+        console.print(f"  vectors   {len(output['embeddings'])} of {len(first)} numbers")
+        _print(console, report.Line(f"  cosine    of {TEXTS[0]!r}: {near}"))
     task.receipt_ok = _verify(console, task, names, receipt, answer)
 
 
@@ -244,7 +248,7 @@ def _picture(console: Console, small: bytes, large: bytes, stem: Path) -> None:
     for path, raw in zip(paths, (small, large), strict=True):
         path.write_bytes(raw)
     console.print(f"  picture   {paths[0]}")
-    console.print(f"            {paths[1]}  (the same, {ENLARGED} times larger)")
+    console.print(f"            {paths[1]}  ({ENLARGED} times larger)")
 
 
 def _cosine(one: list[float], other: list[float]) -> float:
@@ -266,7 +270,7 @@ def _verify(console: Console, task: Task, names: dict[str, str], receipt: Path, 
         return False
     found = json.loads(done.stdout)
     good = bool(found["verdict"] == task.view["verdict"])
-    console.print(f"  paid      {_paid(task, names, found)}")
+    _print(console, report.Line(f"  paid      {_paid(task, names, found)}"))
     said = "verifies offline" if good else "[red]contradicts the node[/red]"
     console.print(f"  receipt   {said}: {receipt}")
     return good
@@ -315,7 +319,7 @@ def _ranking(console: Console, asker: Any, names: dict[str, str]) -> None:
     console.print(f"\nhow {asker.name} ranks the others (MeritRank on its own view of the ledgers)")
     for row in ranking:
         name = names.get(row["peer"], row["peer"][-8:])
-        console.print(f"  {row['rank']}. {name:<5} {row['score']:+.4f}  {row['why']}")
+        _print(console, report.Line(f"  {row['rank']}. {name:<5} {row['score']:+.4f}  {row['why']}"))
 
 
 def _cheater_caught(tasks: list[Task], cheater: str) -> bool:
@@ -327,7 +331,7 @@ def _cheater_caught(tasks: list[Task], cheater: str) -> bool:
 def _verdict_on_the_cheat(name: str, *, caught: bool) -> str:
     if not caught:
         return f"[red]{name}'s cheat went unnoticed[/red]"
-    return f"[green]{name} was caught[/green]: it skipped denoising steps, its jury saw it, and it was not paid"
+    return f"[green]{name} was caught[/green]: it skipped denoising steps and was not paid for the picture"
 
 
 def _finish(console: Console, swarm: Swarm, *, keep: bool) -> None:

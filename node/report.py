@@ -5,6 +5,7 @@ Pure; `quorate job` and `quorate demo` print what stands here. Numbers come from
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,21 @@ class Line:
 
     text: str
     tone: str = ""
+
+
+INDENT = " " * 12
+
+
+def wrapped(text: str, width: int) -> str:
+    """A line broken at spaces to `width` characters, what follows indented like the values above it."""
+    if len(text) <= width:
+        return text
+    lead = text[: len(text) - len(text.lstrip())]
+    lines = textwrap.wrap(
+        text.lstrip(), width, initial_indent=lead, subsequent_indent=INDENT, break_long_words=False,
+        break_on_hyphens=False, drop_whitespace=True, replace_whitespace=False,
+    )  # fmt: skip
+    return "\n".join(lines)
 
 
 def tone(verdict: str | None) -> str:

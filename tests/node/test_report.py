@@ -66,3 +66,12 @@ def test_text_keeps_its_lines() -> None:
     lines = [line.text for line in report.answer({"text": "one\ntwo"})]
     assert lines == ["  text      one", "            two"]
     assert [line.text for line in report.answer({"text": ""})] == ["  text      "]
+
+
+def test_long_lines_are_broken_at_spaces_and_stay_under_their_values() -> None:
+    text = "  accept    worker finn: " + "step 0.1 " * 12
+    lines = report.wrapped(text, 40).splitlines()
+    assert all(len(line) <= 40 for line in lines)
+    assert all(line.startswith(" " * 12) for line in lines[1:])
+    assert " ".join(text.split()) == " ".join(" ".join(lines).split())
+    assert report.wrapped("  short", 40) == "  short"
