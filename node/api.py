@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 KEEPALIVE_S = 10.0
 BODY_BYTES_MAX = 256 << 10
+TOKEN_CHARS_MIN = 32
 
 
 def _error(status: int, code: str, message: str, known: list[str] | None = None) -> JSONResponse:
@@ -173,15 +174,21 @@ def _ledger_routes(app: FastAPI, node: Node) -> None:
 
 
 def token_file(home: Path) -> str:
-    """The API token of this home; made on first use."""
+    """The API token of this home; made on first use, and again where the file holds none (a crash while writing it).
+
+    Raises:
+        StorageError: its file cannot be read or written.
+    """
     path = home / "api.token"
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text().strip()
-    token = secrets.token_urlsafe(32)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(token)
+        if path.exists() and len(token := path.read_text().strip()) >= TOKEN_CHARS_MIN:
+            return token
+        path.unlink(missing_ok=True)
+        token = secrets.token_urlsafe(32)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(token)
+    except (OSError, ValueError) as exc:
+        raise StorageError(f"{path}: {exc}") from exc
     return token
 
 

@@ -7,25 +7,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from wire.errors import LocalError, Malformed
-
-if TYPE_CHECKING:
-    from node.local import Local
+from node.cli_base import AsJson, Home, client, said, show_json
+from node.cli_jobs import job_app
+from wire.errors import Malformed
 
 app = typer.Typer(
     name="quorate",
-    help="Run AI jobs with peers; an answer counts only when independent peers have checked it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-job_app = typer.Typer(help="Submit jobs and follow them.", no_args_is_help=True)
 ledger_app = typer.Typer(help="What this node earned and spent, entry by entry.", no_args_is_help=True)
 receipt_app = typer.Typer(help="Receipts, checked without any node.", no_args_is_help=True)
 id_app = typer.Typer(help="This node's identity.", no_args_is_help=True)
@@ -34,28 +29,24 @@ app.add_typer(ledger_app, name="ledger")
 app.add_typer(receipt_app, name="receipt")
 app.add_typer(id_app, name="id")
 
-Home = Annotated[Path | None, typer.Option("--home", help="The node's folder; default $QUORATE_HOME or ~/.quorate.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+PassFile = Annotated[Path | None, typer.Option("--passphrase-file", help="File that holds the passphrase.")]
 
 
-def _fail(message: str, code: int = 1) -> typer.Exit:
-    typer.echo(f"quorate: {message}", err=True)
-    return typer.Exit(code)
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"quorate {version('quorate-node')}")
+        raise typer.Exit
 
 
-@contextmanager
-def _client(home: Path | None) -> Iterator[Local]:
-    from node.local import open_local
-
-    try:
-        with open_local(home) as client:
-            yield client
-    except LocalError as exc:
-        raise _fail(str(exc)) from exc
-
-
-def _print(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, default=str))
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Run AI jobs with peers; an answer counts only when independent peers have checked it."""
 
 
 @app.command()
@@ -69,10 +60,11 @@ def up(
     model: Annotated[list[str] | None, typer.Option(help="Serve only this model; may be repeated.")] = None,
     price_percent: Annotated[int | None, typer.Option(help="Our price, percent of the reference price.")] = None,
     cheat: Annotated[str | None, typer.Option(help="Misbehave on purpose, to test the network's defences.")] = None,
+    passphrase_file: PassFile = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_json: Annotated[bool | None, typer.Option("--log-json/--log-text", help="Log JSON lines.")] = None,
 ) -> None:
-    """Run a node until SIGINT or SIGTERM."""
+    """Run a node until SIGINT (Ctrl-C) or SIGTERM."""
     from node import config as settings_module
     from node.run import run
 
@@ -85,13 +77,12 @@ def up(
         "models": model or None,
         "price_percent": price_percent,
         "cheat": cheat,
+        "passphrase_file": passphrase_file,
         "log_level": log_level,
         "log_json": log_json,
     }
-    try:
+    with said():
         code = run(settings_module.load(flags, file=config))
-    except LocalError as exc:
-        raise _fail(str(exc)) from exc
     raise typer.Exit(code)
 
 
@@ -107,101 +98,43 @@ def demo(
     raise typer.Exit(run_demo(as_json=as_json, keep=keep, out=out))
 
 
-@job_app.command("submit")
-def job_submit(
-    kind: Annotated[str, typer.Argument(help="text.generate, image.generate or embed.text")],
-    model: Annotated[str, typer.Argument(help="Name or CID of the model.")],
-    inputs: Annotated[str, typer.Argument(help='The input as JSON, e.g. \'{"prompt": "Once"}\'.')],
-    home: Home = None,
-    lane: Annotated[str, typer.Option(help="exact or tolerant")] = "tolerant",
-    policy: Annotated[str, typer.Option(help="quorum:3, quorum:5, ... or none")] = "quorum:3",
-    seed: Annotated[int | None, typer.Option(help="Seed of the generator.")] = None,
-    budget_micro: Annotated[int | None, typer.Option(help="Most to pay, fees included.")] = None,
-    timeout_s: Annotated[float, typer.Option(help="Seconds for the whole job.")] = 120.0,
-    wait: Annotated[bool, typer.Option(help="Follow the job to its end.")] = True,
-) -> None:
-    """Submit a job; by default follow it and print the result."""
-    try:
-        given = json.loads(inputs)
-    except ValueError as exc:
-        raise _fail(f"the input is not JSON: {exc}", 2) from exc
-    body = {"kind": kind, "model": model, "input": given, "lane": lane, "policy": policy, "timeout_s": timeout_s}
-    if seed is not None:
-        body["seed"] = seed
-    if budget_micro is not None:
-        body["budget_micro"] = budget_micro
-    with _client(home) as client:
-        view = client.raw("POST", "/api/v1/jobs", body)
-        if wait:
-            view = _follow(client, view["id"])
-    _print(view)
-    if wait and view["verdict"] != "accept" and policy != "none":
-        raise typer.Exit(1)
-
-
-def _follow(client: Local, job_id: str) -> Any:
-    for event in client.job(job_id).events():
-        if event.type != "running":
-            typer.echo(event.type, err=True)
-    return client.raw("GET", f"/api/v1/jobs/{job_id}")
-
-
-@job_app.command("get")
-def job_get(job_id: str, home: Home = None) -> None:
-    """Print a job."""
-    with _client(home) as client:
-        _print(client.raw("GET", f"/api/v1/jobs/{job_id}"))
-
-
-@job_app.command("ls")
-def job_ls(home: Home = None, as_json: AsJson = False) -> None:
-    """List this node's own jobs."""
-    with _client(home) as client:
-        jobs = client.raw("GET", "/api/v1/jobs")["jobs"]
+@app.command()
+def models(home: Home = None, as_json: AsJson = False) -> None:
+    """Models that a job can name, and how many other peers offer each."""
+    with client(home) as local:
+        known = local.raw("GET", "/api/v1/models")["models"]
     if as_json:
-        return _print(jobs)
-    for job in jobs:
-        state = f"{job['state']:<9} {job['verdict'] or '-':<9}"
-        typer.echo(f"{job['id']}  {job['kind']:<15} {state} {job['seconds']:>8.2f} s")
+        return show_json(known)
+    for model in known:
+        lanes = ", ".join(model["lanes"])
+        typer.echo(f"{model['name']:<12} {model['kind']:<15} {model['providers']:>3} peers  lanes {lanes}")
     return None
-
-
-@job_app.command("wait")
-def job_wait(job_id: str, home: Home = None) -> None:
-    """Follow a job to its end and print it."""
-    with _client(home) as client:
-        _print(_follow(client, job_id))
-
-
-@job_app.command("cancel")
-def job_cancel(job_id: str, home: Home = None) -> None:
-    """Cancel a job."""
-    with _client(home) as client:
-        _print(client.raw("POST", f"/api/v1/jobs/{job_id}/cancel"))
 
 
 @app.command()
 def peers(home: Home = None, as_json: AsJson = False) -> None:
     """Peers this node knows, with how far it trusts them and why."""
-    with _client(home) as client:
-        known = client.raw("GET", "/api/v1/peers")["peers"]
-        ranks = {r["peer"]: r for r in client.raw("GET", "/api/v1/ranking")["ranking"]}
+    with client(home) as local:
+        known = local.raw("GET", "/api/v1/peers")["peers"]
+        ranks = {r["peer"]: r for r in local.raw("GET", "/api/v1/ranking")["ranking"]}
     if as_json:
-        return _print([{**peer, "ranking": ranks.get(peer["peer"])} for peer in known])
-    for peer in known:
+        return show_json([{**peer, "ranking": ranks.get(peer["peer"])} for peer in known])
+    for peer in sorted(known, key=lambda p: ranks[p["peer"]]["rank"] if p["peer"] in ranks else len(ranks) + 1):
         rank = ranks.get(peer["peer"])
         why = f"#{rank['rank']} {rank['score']:.3f}  {rank['why']}" if rank else "not ranked yet"
         typer.echo(f"{peer['peer']}  {'connected' if peer['connected'] else 'known':<9}  {why}")
+    if not known:
+        typer.echo("no peers yet; start with --bootstrap ADDRESS of a node that runs", err=True)
     return None
 
 
 @ledger_app.command("show")
 def ledger_show(home: Home = None, as_json: AsJson = False) -> None:
     """Balance, reservations and the newest entries."""
-    with _client(home) as client:
-        view = client.raw("GET", "/api/v1/ledger")
+    with client(home) as local:
+        view = local.raw("GET", "/api/v1/ledger")
     if as_json:
-        return _print(view)
+        return show_json(view)
     amounts = f"balance {view['balance_micro']:,} micro-credits, reserved {view['reserved_micro']:,}"
     typer.echo(f"{amounts}, height {view['height']}")
     for entry in view["entries"]:
@@ -212,9 +145,9 @@ def ledger_show(home: Home = None, as_json: AsJson = False) -> None:
 @ledger_app.command("audit")
 def ledger_audit(home: Home = None) -> None:
     """Check this node's chain from its first entry."""
-    with _client(home) as client:
-        view = client.raw("POST", "/api/v1/ledger/audit")
-    _print(view)
+    with client(home) as local:
+        view = local.raw("POST", "/api/v1/ledger/audit")
+    show_json(view)
     if not view["ok"]:
         raise typer.Exit(1)
 
@@ -232,13 +165,6 @@ def receipt_verify(
     raise typer.Exit(verify(args))
 
 
-def _passphrase(file: Path | None) -> str | None:
-    return file.read_text().rstrip("\n") if file is not None else None
-
-
-PassFile = Annotated[Path | None, typer.Option("--passphrase-file", help="File that holds the passphrase.")]
-
-
 @id_app.command("show")
 def id_show(home: Home = None, passphrase_file: PassFile = None) -> None:
     """Print this node's peer id; makes the key on first use."""
@@ -246,34 +172,28 @@ def id_show(home: Home = None, passphrase_file: PassFile = None) -> None:
     from node.identity import load_or_create
     from wire.peer import to_text
 
-    try:
+    with said():
         settings = settings_module.load({"home": home, "passphrase_file": passphrase_file})
         typer.echo(to_text(load_or_create(settings).peer))
-    except LocalError as exc:
-        raise _fail(str(exc)) from exc
 
 
 @id_app.command("backup")
 def id_backup(dest: Path, passphrase_file: PassFile = None, home: Home = None) -> None:
     """Write an encrypted copy of the key to DEST."""
-    from node.identity import backup
+    from node.identity import backup, read_passphrase
 
-    try:
-        backup(home, dest, _passphrase(passphrase_file))
-    except LocalError as exc:
-        raise _fail(str(exc)) from exc
+    with said():
+        backup(home, dest, read_passphrase(passphrase_file))
     typer.echo(f"wrote {dest}")
 
 
 @id_app.command("restore")
 def id_restore(source: Path, passphrase_file: PassFile = None, home: Home = None) -> None:
     """Install the key from a backup; never overwrites a key that is there."""
-    from node.identity import restore
+    from node.identity import read_passphrase, restore
 
-    try:
-        peer = restore(home, source, _passphrase(passphrase_file))
-    except LocalError as exc:
-        raise _fail(str(exc)) from exc
+    with said():
+        peer = restore(home, source, read_passphrase(passphrase_file))
     typer.echo(f"restored {peer}")
 
 

@@ -7,6 +7,7 @@ which a test compares with this module.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,9 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from wire.errors import LocalError
+
+TCP = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/[^/]+/tcp/[0-9]{1,5}(/p2p/[^/]+)?")
+"""What the transport can use. Read loosely: the transport itself decides on the parts."""
 
 
 class Settings(BaseSettings):
@@ -62,7 +66,26 @@ class Settings(BaseSettings):
     @field_validator("home", "passphrase_file", mode="after")
     @classmethod
     def _expand(cls, path: Path | None) -> Path | None:
-        return path.expanduser() if path is not None else None
+        """Absolute, for api.json names the token file to clients that run in other folders."""
+        return path.expanduser().absolute() if path is not None else None
+
+    @field_validator("listen", "bootstrap", mode="after")
+    @classmethod
+    def _multiaddrs(cls, addresses: list[str]) -> list[str]:
+        for address in addresses:
+            if TCP.fullmatch(address) is None:
+                raise ValueError(f"{address!r} is not a TCP multiaddr such as /ip4/192.0.2.7/tcp/4001")
+        return addresses
+
+    @field_validator("cheat", mode="after")
+    @classmethod
+    def _known_cheat(cls, name: str) -> str:
+        if name:
+            from workloads.cheats import CHEATS
+
+            if name not in CHEATS:
+                raise ValueError(f"{name!r} is not known; known: {', '.join(CHEATS)}")
+        return name
 
     @classmethod
     def settings_customise_sources(
@@ -88,7 +111,7 @@ def load(flags: dict[str, Any], *, file: Path | None = None) -> Settings:
         LocalError: an unknown key, a bad value or an unreadable file, each named.
     """
     given = {key: value for key, value in flags.items() if value is not None}
-    home = Path(given.get("home") or os.environ.get("QUORATE_HOME") or "~/.quorate").expanduser()
+    home = Path(given.get("home") or os.environ.get("QUORATE_HOME") or "~/.quorate").expanduser().absolute()
     path = file if file is not None else home / "config.toml"
     base: dict[str, Any] = {}
     if file is not None or path.exists():
@@ -101,7 +124,9 @@ def load(flags: dict[str, Any], *, file: Path | None = None) -> Settings:
     try:
         return Settings(**{**beneath, **given})
     except ValidationError as exc:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors())
+        faults = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in exc.errors()
+        )
         raise LocalError(f"settings: {faults}") from exc
 
 

@@ -14,18 +14,32 @@ from wire.peer import to_text
 KEY_FILE = "identity.key"
 
 
+def read_passphrase(file: Path | None) -> str | None:
+    """The passphrase in a file, without the line's end.
+
+    Raises:
+        StorageError: the file cannot be read.
+        LocalError: it is empty.
+    """
+    if file is None:
+        return None
+    try:
+        found = file.read_text().rstrip("\n")
+    except (OSError, ValueError) as exc:
+        raise StorageError(f"passphrase file: {exc}") from exc
+    if not found:
+        raise LocalError(f"passphrase file {file} is empty")
+    return found
+
+
 def passphrase(settings: Settings) -> str | None:
     """The passphrase of the key file, where one is configured.
 
     Raises:
         StorageError: its file cannot be read.
+        LocalError: it is empty.
     """
-    if settings.passphrase_file is None:
-        return None
-    try:
-        return settings.passphrase_file.read_text().rstrip("\n")
-    except OSError as exc:
-        raise StorageError(f"passphrase file: {exc}") from exc
+    return read_passphrase(settings.passphrase_file)
 
 
 def load_or_create(settings: Settings) -> Identity:

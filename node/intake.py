@@ -6,9 +6,10 @@ values out of range.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -116,7 +117,23 @@ def _input(kind: str, given: Any) -> Wire:
         codec.prepare(struct)
         return msgspec.convert(values, struct)
     except msgspec.ValidationError as exc:
-        raise Refused("bad_request", f"input: {exc}", [f.name for f in fields]) from exc
+        raise Refused(
+            "bad_request", f"input{_fault(str(exc), [f.name for f in fields])}", _choices(struct, exc)
+        ) from exc
+
+
+def _fault(said: str, names: list[str]) -> str:
+    """msgspec counts the fields of an array struct; people know their names."""
+    place = re.search(r" - at `\$\[(\d+)\](.*)`$", said)
+    return f".{names[int(place[1])]}{place[2]}: {said[: place.start()]}" if place else f": {said}"
+
+
+def _choices(struct: type[Wire], exc: msgspec.ValidationError) -> list[str]:
+    """What the field at fault may be, where that is one of a few words; else the fields that there are."""
+    names = [f.name for f in msgspec.structs.fields(struct)]
+    place = re.search(r"\$\[(\d+)\]`$", str(exc))
+    expected = get_type_hints(struct)[names[int(place[1])]] if place else None
+    return [str(word) for word in get_args(expected)] if get_origin(expected) is Literal else names
 
 
 def _jury_size(policy: Any) -> int:
@@ -133,5 +150,6 @@ def _number(
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, (int, kind)) or not least <= value <= most:
-        raise Refused("bad_request", f"{name} must be {kind.__name__} in {least:g}..{most:g}, not {value!r}")
+        what = "a whole number" if kind is int else "a number"
+        raise Refused("bad_request", f"{name} must be {what} from {least} to {most}, not {value!r}")
     return kind(value)

@@ -12,6 +12,9 @@ from wire import codec
 from wire.job import Output
 from wire.peer import short
 
+END_OF_TEXT = b"\0"
+"""With this byte a model says that its text ends here; it is no part of the text."""
+
 
 def job_view(job: Job) -> dict[str, Any]:
     """A job as JSON (docs/reference/api.md, "Job")."""
@@ -42,7 +45,8 @@ def output_view(kind: str, raw: bytes | None) -> dict[str, Any] | None:
     tensors = codec.decode(Output, raw).tensors
     if kind == "text.generate":
         ids = tensors["tokens"].numpy().tolist()
-        return {"text": bytes(i for i in ids if 0 <= i < 256).decode("utf-8", "replace")}
+        text = bytes(i for i in ids if 0 <= i < 256).removesuffix(END_OF_TEXT)
+        return {"text": text.decode("utf-8", "replace")}
     if kind == "embed.text":
         return {"embeddings": tensors["vectors"].numpy().tolist()}
     pixels = tensors["pixels"].numpy()
@@ -78,10 +82,18 @@ def _summary(body: Body) -> str:
             return f"{job}: reservation released, {body.reason}"
 
 
-def png(raw: bytes) -> bytes:
-    """The PNG file of an image output (`Output` bytes with `pixels` u1[h, w])."""
+def png(raw: bytes, *, scale: int = 1) -> bytes:
+    """The PNG file of an image output (`Output` bytes with `pixels` u1[h, w]).
+
+    Args:
+        raw: the output's canonical bytes.
+        scale: how many times larger than the answer, interpolated; 1 keeps the very pixels.
+    """
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(codec.decode(Output, raw).tensors["pixels"].numpy()).save(file, "PNG")
+    picture = Image.fromarray(codec.decode(Output, raw).tensors["pixels"].numpy())
+    if scale != 1:
+        picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC)
+    picture.save(file, "PNG")
     return file.getvalue()
