@@ -23,13 +23,11 @@ from wire.tensor import Tensor, from_numpy
 
 ID = "train.step/moments+update/1"
 
-RESOLUTION = {"first": 2.0**-12, "second": 2.0**-6, "update": 2.0**-11}
-"""float32 storage of the moments and parameters: 2**-24 of their length, over what one step adds to them. `second`
-adds a thousandth of itself (beta2 = 0.999), so its last bits are 2**-14 of what it adds; cheats are off by a tenth and
-more."""
+STILL = {"first": 2.0**-8, "second": 2.0**-12, "update": 2.0**-12}
+"""What a step adds to a tensor is measured against at least this part of the tensor: float32 cannot hold it better."""
 
-STILL = 2.0**-12
-"""Updates shorter than this part of their parameters are measured against it: float32 cannot hold them better."""
+RESOLUTION = {measure: 2.0**-22 / share for measure, share in STILL.items()}
+"""Four roundings to float32 of the tensor, where a step adds least."""
 
 NEAR_EPSILON = 16.0
 SMALL = 2.0**-7
@@ -74,6 +72,11 @@ class State:
         """Before the first step."""
         zeros = {name: np.zeros_like(value) for name, value in parameter.items()}
         return cls(0, parameter, zeros, zeros)
+
+    def wide(self) -> State:
+        """The same in float64, in which all distances are computed."""
+        parts = [{name: value.astype(np.float64) for name, value in held.items()} for held in self.parts.values()]
+        return State(self.steps, *parts)
 
     def rows(self) -> list[Tensor]:
         """What is committed: the step count, then each tensor, by part and ascending name, as f4."""
@@ -165,10 +168,12 @@ def distance(before: State, after: State, gradient: Arrays, optimizer: Optimizer
         than half, nothing is).
 
     Raises:
-        Refused: states that are not one step apart. ExpectedUnusable: our gradient is unfit.
+        Refused: states that are not one step apart. ExpectedUnusable: our gradient, or the optimizer, is unfit.
     """
     if after.steps != before.steps + 1:
         raise Refused("range", f"states after {before.steps} and {after.steps} steps")
+    _fit(optimizer)
+    before, after = before.wide(), after.wide()
     own = step(before, _usable(before, gradient), optimizer)
     found = dict.fromkeys(("first", "second", "update"), 0.0)
     for name in own.parts["parameter"]:
@@ -176,6 +181,14 @@ def distance(before: State, after: State, gradient: Arrays, optimizer: Optimizer
             found[measure] = max(found[measure], value)
     found["replay"], found["masked"] = _replay(before, after, own, optimizer)
     return found
+
+
+def _fit(optimizer: Optimizer) -> None:
+    """Raises: ExpectedUnusable if the job's optimizer cannot be computed with; no worker is to blame."""
+    shares = [optimizer.momentum] if isinstance(optimizer, Sgd) else [optimizer.beta1, optimizer.beta2]
+    sizes = [optimizer.rate] if isinstance(optimizer, Sgd) else [optimizer.rate, optimizer.epsilon]
+    if not (all(0 <= share < 1 for share in shares) and all(0 < size <= 1e3 for size in (*sizes, 1 + optimizer.decay))):
+        raise ExpectedUnusable(f"{optimizer}: rates of 0..1 and finite sizes are expected")
 
 
 def _usable(before: State, gradient: Arrays) -> dict[str, Floats]:
@@ -206,10 +219,11 @@ def _tensor_distances(name: str, before: State, after: State, own: State, optimi
         kept["second"] = optimizer.beta2
     found = {"second": 0.0 if "second" in kept else _over(_norm(claim["second"]), 0.0)}
     for part, share in kept.items():
-        found[part] = _over(_norm(claim[part] - mine[part]), _norm(mine[part] - share * start[part]))
+        added = max(_norm(mine[part] - share * start[part]), STILL[part] * _norm(mine[part]))
+        found[part] = _over(_norm(claim[part] - mine[part]), added)
     change = _update(start["parameter"], claim["first"], claim["second"], after.steps, optimizer)
     off = _norm(claim["parameter"] - start["parameter"] - change)
-    found["update"] = _over(off, max(_norm(change), STILL * _norm(start["parameter"])))
+    found["update"] = _over(off, max(_norm(change), STILL["update"] * _norm(start["parameter"])))
     return found
 
 
