@@ -33,7 +33,7 @@ JOBS = 6
 WORKER = person("worker").peer
 STRANGER = person("juror-0").peer
 PHASES = list(BatchPhase)
-VERDICTS: list[OutcomeWord] = ["accept", "accept", "accept", "accept", "reject", "unaudited"]
+VERDICTS: list[OutcomeWord] = ["accept", "accept", "accept", "reject", "reject", "unaudited"]
 ANSWERS = [root_of(i) for i in range(JOBS)]
 OTHERS = [root_of(100 + i) for i in range(JOBS)]
 """What a worker would rather have promised."""
