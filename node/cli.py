@@ -6,6 +6,7 @@ Heavy modules are imported inside the commands, so that `quorate --help` answers
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -212,6 +213,8 @@ def main() -> None:
     """Entry point of the `quorate` script."""
     try:
         app()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except Malformed as exc:
         typer.echo(f"quorate: {exc}", err=True)
         sys.exit(1)
