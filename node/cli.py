@@ -211,6 +211,10 @@ def doctor(home: Home = None, as_json: AsJson = False) -> None:
 
 def main() -> None:
     """Entry point of the `quorate` script."""
+    if sys.argv[1:2] == ["up"]:
+        # Until the node watches for signals itself, Ctrl-C ends it as SIGTERM does: KeyboardInterrupt, raised in the
+        # middle of an import, is sometimes swallowed there.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         app()
     except KeyboardInterrupt:

@@ -45,15 +45,12 @@ def run(settings: Settings) -> int:
         LocalError: the node cannot start; the message says why.
     """
     log.configure(settings.log_level, as_json=settings.log_json)
-    interrupted = False
     with _locked(settings.home):
         try:
             trio.run(_main, settings)
         except* LocalError as group:
             raise _first(group) from group
-        except* KeyboardInterrupt:  # while starting, before the signals are watched
-            interrupted = True
-    return 128 + signal.SIGINT if interrupted else 0
+    return 0
 
 
 def _first(group: BaseExceptionGroup[LocalError]) -> LocalError:
