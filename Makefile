@@ -38,7 +38,7 @@ format: .venv/.check ## rewrite the code in the one accepted format
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 bench: .venv/.test ## print figures as JSON lines; e.g. make bench AREA=e2e ARGS=--quick
-	@test -n "$(AREA)" || { echo "make bench AREA=<one of:$$(cd benchmarks && ls -d *.py | sed '/^_/d; /^line/d; s/\.py//; s/^/ /' | tr -d '\n')>" >&2; exit 2; }
+	@test -n "$(AREA)" || { echo "make bench AREA=<one of:$$(cd benchmarks && ls -d *.py | sed '/^_/d; /^line/d; /^peers/d; /^calib/d; s/\.py//; s/^/ /' | tr -d '\n')>" >&2; exit 2; }
 	@$(BIN)/python -m benchmarks.$(AREA) $(ARGS)
 
 lock: ## rewrite constraints.txt from the newest versions that pyproject.toml allows

@@ -28,12 +28,17 @@ _RECORDS = {"namespace": str, "key": bytes, "author": bytes, "seq": int, "expire
 _CONTACTS = {"peer": bytes, "addresses": bytes, "answered_ms": int}
 
 
+def _damaged(exc: sqlite3.Error) -> bool:
+    return getattr(exc, "sqlite_errorcode", None) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
 @contextmanager
 def _our_disk() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as exc:
-        raise StorageError(f"the DHT's database: {exc}") from exc
+        hint = "; move dht.db away to start without it: peers are found again" if _damaged(exc) else ""
+        raise StorageError(f"the DHT's database: {exc}{hint}") from exc
 
 
 def _guarded(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:

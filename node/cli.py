@@ -6,6 +6,7 @@ Heavy modules are imported inside the commands, so that `quorate --help` answers
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -210,8 +211,14 @@ def doctor(home: Home = None, as_json: AsJson = False) -> None:
 
 def main() -> None:
     """Entry point of the `quorate` script."""
+    if sys.argv[1:2] == ["up"]:
+        # Until the node watches for signals itself, Ctrl-C ends it as SIGTERM does: KeyboardInterrupt, raised in the
+        # middle of an import, is sometimes swallowed there.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         app()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except Malformed as exc:
         typer.echo(f"quorate: {exc}", err=True)
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from node.config import Settings
-from node.identity import KEY_FILE
+from node.identity import KEY_FILE, load_or_create
 from wire.errors import LocalError
 
 FREE_BYTES_MIN = 100 << 20
@@ -39,14 +40,16 @@ def examine(home: Path | None) -> list[Check]:
 
 
 def _disk(settings: Settings) -> Iterator[Check]:
-    folder = settings.home if settings.home.exists() else settings.home.parent
-    try:
-        free = shutil.disk_usage(folder).free
-    except OSError as exc:
-        yield Check("disk", False, str(exc), "make the folder readable or choose another with --home")
+    folder = settings.home
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        yield Check("disk", False, f"{folder} cannot be written", "make it writable or choose another with --home")
         return
+    free = shutil.disk_usage(folder).free
     ok = free >= FREE_BYTES_MIN
-    yield Check("disk", ok, f"{free >> 20} MB free", "" if ok else f"free at least {FREE_BYTES_MIN >> 20} MB")
+    fix = f"free at least {FREE_BYTES_MIN >> 20} MB, or choose another folder with --home"
+    yield Check("disk", ok, f"{free >> 20} MB free", "" if ok else fix)
 
 
 def _key(settings: Settings) -> Iterator[Check]:
@@ -54,9 +57,21 @@ def _key(settings: Settings) -> Iterator[Check]:
     if not path.exists():
         yield Check("key", True, "none yet; made at the first start")
         return
+    try:
+        load_or_create(settings)
+    except LocalError as exc:
+        yield Check("key", False, str(exc), _key_fix(path, str(exc)))
+        return
     mode = stat.S_IMODE(path.stat().st_mode)
-    ok = mode & 0o077 == 0
-    yield Check("key", ok, f"{KEY_FILE} has mode {mode:04o}", "" if ok else f"chmod 600 {path}")
+    yield Check("key", True, f"{KEY_FILE} has mode {mode:04o}")
+
+
+def _key_fix(path: Path, said: str) -> str:
+    if "chmod" in said:
+        return f"chmod 600 {path}"
+    if "passphrase" in said:
+        return "name the file that holds the passphrase: QUORATE_PASSPHRASE_FILE, or passphrase_file in config.toml"
+    return f"move {path} away and restore a backup: quorate id restore FILE --passphrase-file P"
 
 
 def _models() -> Iterator[Check]:
@@ -83,7 +98,8 @@ def _node(settings: Settings) -> Iterator[Check]:
             models = client.raw("GET", "/api/v1/models")["models"]
             audit = client.raw("POST", "/api/v1/ledger/audit")
     except LocalError as exc:
-        yield Check("node", False, str(exc), "stop the process if it hangs, then start the node again")
+        fix = f"if it was killed: quorate up --home {settings.home}; if it hangs, stop it first"
+        yield Check("node", False, f"does not answer: {exc}", fix)
         return
     yield Check("node", True, f"running for {about['uptime_s']:.0f} s, peer {about['peer']}")
     yield from _network(about, models)
@@ -92,12 +108,12 @@ def _node(settings: Settings) -> Iterator[Check]:
 
 def _network(about: dict[str, Any], models: list[dict[str, Any]]) -> Iterator[Check]:
     peers = about["peers_connected"]
-    fix = "" if peers else "start with --bootstrap ADDRESS of a peer that runs"
+    fix = "" if peers else "start with --bootstrap ADDRESS, which a node that runs prints as `ready`"
     yield Check("peers", peers > 0, f"{peers} connected", fix)
     enough = {m["name"]: m["providers"] for m in models}
     served = any(count >= 4 for count in enough.values())
     counts = ", ".join(f"{name}: {count}" for name, count in enough.items()) or "none"
-    need = "a job needs a worker and three jurors: wait for more peers or serve the model on more nodes"
+    need = "a job of yours needs a worker and three jurors: wait for more peers, or serve the model on more nodes"
     yield Check("providers", served, counts, "" if served else need)
 
 

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -25,7 +26,7 @@ def _locked(home: Path) -> Iterator[None]:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as exc:
-        raise StorageError(f"{home}: {exc}") from exc
+        raise StorageError(f"{home} cannot be this node's folder: {exc.strerror}; choose another with --home") from exc
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -66,9 +67,15 @@ async def _main(settings: Settings) -> None:
         nursery.start_soon(_watch_signals, stop, nursery.cancel_scope)
         with stop:
             async with open_node(settings) as node:
-                log.get().info("ready", **node.about())
+                log.get().info("ready", **_greeting(node.about()))
                 await trio.sleep_forever()
         nursery.cancel_scope.cancel()
+
+
+def _greeting(about: dict[str, Any]) -> dict[str, Any]:
+    """What an operator needs in one line; `quorate doctor` and the API tell the rest."""
+    shown = {key: about[key] for key in ("version", "peer", "addresses", "roles", "balance_micro")}
+    return {**shown, "models": [model["name"] for model in about["models"]]}
 
 
 async def _watch_signals(stop: trio.CancelScope, everything: trio.CancelScope) -> None:
