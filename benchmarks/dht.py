@@ -8,14 +8,15 @@ keys (which checks no signature). Every line with such a value says so; read its
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from math import log2
 from pathlib import Path
 from statistics import mean
 from time import perf_counter
+from typing import Any
 
+from benchmarks.line import show
 from dht.core import Core
 from dht.messages import Request, Store
 from dht.provider import RULES
@@ -34,28 +35,9 @@ EARLIER = "peer not run here; its value is an earlier measurement"
 LIBP2P_ADDS = 87.0
 
 
-def show(
-    name: str,
-    value: float,
-    unit: str,
-    *,
-    better: str = "higher",
-    peer: str | None = None,
-    peer_value: float | None = None,
-) -> None:
-    """Print one figure; `ratio` is ours / peer's."""
-    ratio = round(value / peer_value, 4) if peer_value else None
-    row = {
-        "name": name,
-        "value": round(value, 4),
-        "unit": unit,
-        "peer": peer,
-        "peer_value": peer_value,
-        "ratio": ratio,
-        "better": better,
-        "source": "measured" if peer is None else "published",
-    }
-    print(json.dumps(row if peer is None else {**row, "error": EARLIER}), flush=True)
+def earlier(peer: str, value: float) -> dict[str, Any]:
+    """The fields of a line whose peer was measured before and is not run here."""
+    return {"peer": peer, "peer_value": value, "source": "published", "error": EARLIER}
 
 
 def concurrent_loss() -> None:
@@ -70,7 +52,7 @@ def concurrent_loss() -> None:
     acknowledged = sum(stored > 0 for stored, _ in kept)
     seen = min(len(lookup.values()) for lookup in world.find_all(world.nodes))
     lost = 1 - seen / acknowledged
-    show("dht.concurrent_loss", lost, "share", better="lower", peer="lattica 1.0.21", peer_value=LATTICA_LOSS)
+    show("dht.concurrent_loss", lost, "share", better="lower", **earlier("lattica 1.0.21", LATTICA_LOSS))
 
 
 def provider_adds() -> None:
@@ -87,7 +69,13 @@ def provider_adds() -> None:
             on_disk = sum(1 for _ in store.load(RULES, START_MS))
             store.close()
         assert on_disk == len(shelf) == len(ads), "every ad is another record, and all of them are on disk"
-        show(name, len(ads) / seconds, "1/s", peer="py-libp2p 0.8.1 kad_dht (unsigned)", peer_value=LIBP2P_ADDS)
+        show(
+            name,
+            len(ads) / seconds,
+            "1/s",
+            better="higher",
+            **earlier("py-libp2p 0.8.1 kad_dht (unsigned)", LIBP2P_ADDS),
+        )
 
 
 def _add_signed(ads: list[SignedRecord], store: RecordStore, shelf: Shelf) -> float:
@@ -130,8 +118,13 @@ def growth(sizes: tuple[int, ...]) -> None:
         show(f"dht.growth.requests_per_lookup.n{nodes}", mean(asks), "requests", better="lower")
         show(f"dht.growth.requests_over_log2n.n{nodes}", mean(asks) / log2(nodes), "requests", better="lower")
         show(f"dht.growth.lookup_ms.n{nodes}", mean(waits), "virtual ms", better="lower")
-        show(f"dht.growth.found.n{nodes}", found / len(asks), "share")
-        show(f"dht.growth.contacts.n{nodes}", mean(len(node.core.table) for node in world.nodes), "contacts")
+        show(f"dht.growth.found.n{nodes}", found / len(asks), "share", better="higher")
+        show(
+            f"dht.growth.contacts.n{nodes}",
+            mean(len(node.core.table) for node in world.nodes),
+            "contacts",
+            better="lower",
+        )
 
 
 def main() -> None:

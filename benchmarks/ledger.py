@@ -1,4 +1,4 @@
-"""Durable appends and verified entries per second: `python -m benchmarks.ledger [entries]`.
+"""Durable appends and verified entries per second: `python -m benchmarks.ledger [--quick]`.
 
 Prints one JSON line per figure, in the form all benchmarks share. No peer is run: the peer fields are null.
 
@@ -10,7 +10,6 @@ Prints one JSON line per figure, in the form all benchmarks share. No peer is ru
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import trio
 from nacl.signing import SigningKey
 
+from benchmarks.line import show
 from ledger.entry import Offer, sign_entry
 from ledger.fork import prove
 from ledger.ports import Finding
@@ -57,12 +57,6 @@ def _offer(number: int) -> Offer:
     return Offer(digest("bench.job", number.to_bytes(8, "big")), Key(bytes(32)).peer, 1, 0, 1, FAR_MS)
 
 
-def report(name: str, value: float, unit: str, better: str, source: str) -> None:
-    """Print one figure."""
-    row = {"name": name, "value": round(value, 1), "unit": unit, "peer": None, "peer_value": None, "ratio": None}
-    print(json.dumps({**row, "better": better, "source": source}), flush=True)
-
-
 async def _append(ledger: Ledger, offers: list[Offer], waiting: int) -> float:
     """Appends per second with so many callers waiting at a time."""
     queue = iter(offers)
@@ -84,20 +78,22 @@ async def main(entries: int) -> None:
     offers = [_offer(number) for number in range(entries + entries // 40)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.db"
-
         async with open_ledger(path, key, None, _clock_ms, no_certificates, allowance_micro=2**50) as ledger:
             rate = await _append(ledger, offers[:entries], WAITING)
-            report("ledger.appends", rate, "1/s", "higher", f"{entries} offers, {WAITING} waiting, WAL + FULL")
+            note = f"{entries} offers, {WAITING} waiting, WAL + FULL"
+            show("ledger.appends", rate, "1/s", better="higher", note=note)
             single = await _append(ledger, offers[entries:], 1)
-            report("ledger.appends.single", single, "1/s", "higher", f"{entries // 40} offers one by one, WAL + FULL")
+            note = f"{entries // 40} offers one by one, WAL + FULL"
+            show("ledger.appends.single", single, "1/s", better="higher", note=note)
             start = time.perf_counter()
             audit = await ledger.audit()
             rate = audit.entries / (time.perf_counter() - start)
             assert audit.ok, audit.issues
-            report("ledger.verify", rate, "1/s", "higher", f"audit of {audit.entries} entries from disk, one core")
+            note = f"audit of {audit.entries} entries from disk, one core"
+            show("ledger.verify", rate, "1/s", better="higher", note=note)
     proof = prove(*(sign_entry(key, 0, bytes(32), _offer(number), 0) for number in (1, 2)))
-    report("ledger.fork_proof", len(codec.encode(proof)), "B", "lower", "one encoded proof")
+    show("ledger.fork_proof", len(codec.encode(proof)), "B", better="lower", note="one encoded proof")
 
 
 if __name__ == "__main__":
-    trio.run(main, int(sys.argv[1]) if len(sys.argv) > 1 else ENTRIES)
+    trio.run(main, ENTRIES // 5 if "--quick" in sys.argv[1:] else ENTRIES)

@@ -16,6 +16,7 @@ def show(
     peer_value: float | None = None,
     source: Literal["measured", "published"] = "measured",
     error: str | None = None,
+    note: str | None = None,
 ) -> None:
     """Print one figure as a JSON line; `ratio` is ours / peer's.
 
@@ -25,6 +26,7 @@ def show(
         peer, peer_value: who else was measured on the same work in the same run, and what it came to.
         source: where the peer's value is from.
         error: why the peer could not be measured.
+        note: on what work, where the name does not say.
     """
     ratio = value / peer_value if peer_value else None
     row = {
@@ -37,4 +39,5 @@ def show(
         "better": better,
         "source": source,
     }
-    print(json.dumps(row if error is None else {**row, "error": error}), flush=True)
+    extra = {key: text for key, text in (("error", error), ("note", note)) if text is not None}
+    print(json.dumps({**row, **extra}), flush=True)

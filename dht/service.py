@@ -181,6 +181,10 @@ class Dht:
         node = lookup.known(peer)
         return node.addresses if node is not None else []
 
+    async def meet(self, peer: PeerId) -> None:
+        """Ask a peer that the transport can reach whether it takes part; if it answers, it is seated like any other."""
+        await self._driver.ping(Node(peer, []))
+
     def next_seq(self) -> int:
         """A `seq` higher than any that we used, also before a restart: Unix milliseconds, or one more than the last."""
         self._seq = max(self._seq + 1, self._now_ms())

@@ -75,10 +75,17 @@ _PLAIN = ("state", "verdict", "worker", "jury", "thresholds", "cost_micro", "att
 
 
 class Board:
-    """All jobs of this node's user, in memory and in `jobs.db`."""
+    """All jobs of this node's user, in memory and in `jobs.db`.
 
-    def __init__(self, path: Path, now_ms: Callable[[], int], *, open_max: int) -> None:
+    A job is accepted only once it is on the disk. Later changes are stored before anyone is told; if the disk refuses
+    them then, the job goes on in memory (what was paid is in the ledger) and `on_fault` is told.
+    """
+
+    def __init__(
+        self, path: Path, now_ms: Callable[[], int], *, open_max: int, on_fault: Callable[[StorageError], None]
+    ) -> None:
         self._now_ms = now_ms
+        self._on_fault = on_fault
         self._open_max = open_max
         self._changed: dict[str, trio.Event] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
@@ -108,12 +115,14 @@ class Board:
 
         Raises:
             Busy: too many jobs are open.
+            StorageError: it could not be stored, and is not accepted.
         """
         if sum(not job.final for job in self._jobs.values()) >= self._open_max:
             raise Busy(2.0, "too many jobs are open on this node")
         job = Job(job_id, request, self._now_ms())
+        job.events.append({"seq": 0, "at_ms": job.created_ms, "type": "queued"})
+        self._store(job)
         self._jobs[job_id] = job
-        self.event(job, "queued")
         return job
 
     def get(self, job_id: str) -> Job:
@@ -145,7 +154,7 @@ class Board:
             job.state = state
             self.event(job, state, **({"verdict": job.verdict} if state in FINAL else {}), **(tell or {}))
         else:
-            self._store(job)
+            self._keep(job)
 
     def event(self, job: Job, kind: str, **data: Any) -> None:
         """Record an event; a change of state is stored, a sign of progress is not."""
@@ -154,7 +163,7 @@ class Board:
             return
         job.events.append({"seq": job.next_seq, "at_ms": self._now_ms(), "type": kind, **data})
         if not progress:
-            self._store(job)
+            self._keep(job)
         self._changed.pop(job.id, trio.Event()).set()
 
     async def follow(self, job: Job, after: int = -1) -> AsyncIterator[dict[str, Any]]:
@@ -182,6 +191,12 @@ class Board:
     def ended(self, job: Job) -> None:
         """Forget the cancel scope."""
         self._scopes.pop(job.id, None)
+
+    def _keep(self, job: Job) -> None:
+        try:
+            self._store(job)
+        except StorageError as exc:
+            self._on_fault(exc)
 
     def _store(self, job: Job) -> None:
         plain = msgspec.msgpack.encode({name: getattr(job, name) for name in _PLAIN} | {"events": _lasting(job.events)})

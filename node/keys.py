@@ -14,9 +14,10 @@ KEYS_MAX = 4096
 
 
 class Keyring:
-    """Key records by peer; bounded, first come first kept once full (a record can be learned again when needed)."""
+    """Key records by peer; once it is full the one learned longest ago goes, and can be learned again when needed."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keys_max: int = KEYS_MAX) -> None:
+        self._keys_max = keys_max
         self._records: dict[PeerId, Envelope] = {}
         self._keys: dict[PeerId, bytes] = {}
 
@@ -32,8 +33,11 @@ class Keyring:
         peer, bls = check_key_record(record)
         if peer != author:
             raise Malformed("a key record of another peer")
-        if author in self._records or len(self._records) < KEYS_MAX:
-            self._records[author], self._keys[author] = record, bls
+        self._records.pop(author, None)
+        self._records[author], self._keys[author] = record, bls
+        while len(self._records) > self._keys_max:
+            oldest = next(iter(self._records))
+            del self._records[oldest], self._keys[oldest]
         return bls
 
     def record(self, peer: PeerId) -> Envelope | None:

@@ -50,7 +50,7 @@ from wire import codec
 from wire.call import answer_calls
 from wire.codec import Wire
 from wire.envelope import Envelope
-from wire.errors import LocalError, Malformed, RemoteError, TransportError
+from wire.errors import Busy, LocalError, Malformed, RemoteError, StorageError, TransportError
 from wire.peer import PeerId, from_text, short, to_text
 from wire.transport import Transport
 from workloads.catalog import built_in
@@ -262,12 +262,20 @@ class Node:
         )
 
     async def catch_up_forever(self) -> None:
-        """Fetch what is new on the chains of the peers we know, settle what they owe us, learn whom they trust."""
+        """Fetch what is new on the chains of the peers we know, settle what they owe us, learn whom they trust.
+
+        Peers that are merely connected count: a node that others join through knows nobody when it starts again.
+        """
         while True:
             await trio.sleep(self.context.settings.sync_period_s)
             self.learn_keys()
-            for contact in self.dht.contacts():
-                await self.catch_up(contact.peer)
+            known = dict.fromkeys(contact.peer for contact in self.dht.contacts())
+            for peer in _connected(self.context.transport):
+                if peer not in known:
+                    known[peer] = None
+                    await self.dht.meet(peer)
+            for peer in known:
+                await self.catch_up(peer)
 
     async def catch_up(self, peer: PeerId) -> None:
         """One peer's chain."""
@@ -275,7 +283,7 @@ class Node:
             try:
                 await self.context.ledger.pull(peer, peer)
                 await self._payer.settle()
-            except (TransportError, RemoteError, LocalError) as exc:
+            except (TransportError, RemoteError, LocalError, Busy) as exc:
                 self.context.log.debug("not_caught_up", peer=short(peer), reason=str(exc))
 
 
@@ -355,6 +363,10 @@ class Faults:
         """A peer broke a rule."""
         self.log.warning("peer_at_fault", peer=short(PeerId(exc.peer)), reason=exc.reason, penalty=exc.penalty)
 
+    def disk(self, exc: StorageError) -> None:
+        """Our disk refused something that can be done without."""
+        self.log.error("not_stored", reason=str(exc))
+
     def bug(self, exc: Exception) -> None:
         """A handler of ours failed."""
         self.log.error("handler_failed", error=repr(exc), exc_info=exc)
@@ -382,7 +394,7 @@ async def assemble(
         seeds = _bootstrap(transport, settings)
         stores = _open_stores(settings, identity, transport, clock_ms, keyring, seeds, faults, offload or Offload())
         ledger, dht, replicas = await stack.enter_async_context(stores)
-        board = Board(settings.home / "jobs.db", clock_ms, open_max=settings.jobs_queued_max)
+        board = Board(settings.home / "jobs.db", clock_ms, open_max=settings.jobs_queued_max, on_fault=faults.disk)
         stack.callback(board.close)
         context = Context(
             settings=settings,

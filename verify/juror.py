@@ -209,7 +209,7 @@ class Juror:
         """
         hearing = self._hearings.get((ask.job, ask.root))
         if hearing is None or hearing.sealed is None or hearing.answer is None:
-            raise AskRefused(sender, "reveal", "we sealed no vote for this", penalty=0.05)
+            raise AskRefused(sender, "reveal", "we sealed no vote for this", penalty=0.0)
         if hearing.requester != sender:
             raise AskRefused(sender, "sender", "not the requester of this job")
         jury = self._check_jury(hearing, sender, ask)

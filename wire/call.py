@@ -98,7 +98,7 @@ def answer_calls(
     Args:
         kind: type of the request.
         handle: makes the reply; may raise `Busy` or `LocalError`, which become refusals.
-        blame: told of every malformed request.
+        blame: told of every malformed request and of every `RemoteError` with a penalty.
     """
 
     async def handler(channel: Channel) -> None:
@@ -113,7 +113,8 @@ def answer_calls(
         except Busy as exc:
             answer = _refuse("busy", str(exc), exc.retry_s)
         except RemoteError as exc:
-            blame(exc)
+            if exc.penalty > 0:
+                blame(exc)
             answer = _refuse("refused", exc.reason)
         except (LocalError, Malformed) as exc:
             answer = _refuse("refused", str(exc))

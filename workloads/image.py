@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -42,10 +42,35 @@ class ImageModel:
 
     def steps(self, x: NDArray[np.float32], label: int, times: NDArray[np.float64]) -> NDArray[np.float32]:
         """The latents at times[1:] from those at times[:-1], f4[n, h, w]; each row is a step of its own."""
-        now, then = times[:-1], times[1:]
+        return self._between(x, label, times[:-1], times[1:])
+
+    def _between(
+        self, x: NDArray[np.float32], label: int, now: NDArray[np.float64], then: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
         wide = x.astype(self.dtype)
         v = self.network(wide, diffusion.features(now, np.full(len(now), label)))
         return diffusion.step(wide, v, now, then).astype(np.float32)
+
+    def spot(
+        self, given: ImageInput, seed: int, states: NDArray[np.float32], drawn: Sequence[int], last: NDArray[np.float32]
+    ) -> Expected:
+        """What `recheck` computes, for a run of which only some states were opened.
+
+        Args:
+            states: f4[k, h, w], the claimed states before the `drawn` steps (0..steps - 1).
+            last: f4[h, w], the claimed last state.
+
+        Returns:
+            `noise` f4[h, w], `steps` f4[k, h, w] (none if nothing was drawn), `pixels` u1[h, w].
+        """
+        expected = {
+            "noise": from_numpy(noise.normal(seed, *self.size)),
+            "pixels": from_numpy(diffusion.pixels(last)),
+        }
+        if drawn:
+            times, at = diffusion.times(given.steps), np.array(drawn)
+            expected["steps"] = from_numpy(self._between(states, given.label, times[at], times[at + 1]))
+        return Expected(expected)
 
     def recheck(
         self, given: ImageInput, seed: int, output: Output, trace: Trace, emit: Emit, cancelled: CancelCheck

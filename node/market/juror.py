@@ -11,7 +11,7 @@ from verify.juror import AskRefused, Hearing, Juror
 from verify.messages import JuryAnswer, JuryAsk, RevealAsk
 from verify.verdict import Finding
 from wire.envelope import Envelope
-from wire.errors import LocalError, Malformed, RemoteError, StorageError, TransportError
+from wire.errors import Busy, LocalError, Malformed, StorageError, TransportError
 from wire.job import Expected
 from wire.peer import PeerId, short
 from workloads.executor import ExecutorCrashed
@@ -47,6 +47,8 @@ class JurorService:
 
         Raises:
             AskRefused: it is not.
+            RemoteError: its chain breaks a rule.
+            Busy: its chain cannot be read now.
         """
         ledger, spec = self._context.ledger, hearing.case.spec
         least = pricing.fee_micro(spec.price_micro)
@@ -56,8 +58,8 @@ class JurorService:
                 await ledger.pull(payer, payer)
             offer = await ledger.offer_to(payer, spec.id, hearing.case.worker)
             left = (await ledger.credit(payer)).available_micro(self._context.settings.credit_limit_micro)
-        except (TransportError, RemoteError, LocalError, trio.TooSlowError) as exc:
-            raise AskRefused(payer, "offer", f"its chain cannot be read: {exc}", penalty=0.0) from exc
+        except (TransportError, LocalError, trio.TooSlowError) as exc:
+            raise Busy(1.0, f"the requester's chain cannot be read: {exc}") from exc
         if offer is None or min(offer.fee_micro, spec.fee_micro) < least or offer.jurors < spec.jury_size:
             raise AskRefused(payer, "offer", f"no fee of {least} micro-credits is reserved for each juror")
         if left < 0:

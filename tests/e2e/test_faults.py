@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from node.swarm import Member, Swarm, six
+from wire.errors import LocalError
 
 IMAGE = {"kind": "image.generate", "model": "digits-ddim", "input": {"label": 3, "steps": 100}}
 EMBED = {"kind": "embed.text", "model": "ngram-embed", "input": {"texts": ["one", "two"]}}
@@ -158,6 +160,26 @@ def test_a_cancelled_job_gives_its_reservation_back(swarm: Swarm) -> None:
 def test_a_budget_below_the_price_is_refused_before_anything_is_reserved(swarm: Swarm) -> None:
     view = _finish(swarm.members[0], {**EMBED, "budget_micro": 3})
     assert (view["state"], view["error"]["code"]) == ("failed", "insufficient_credit")
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(swarm: Swarm) -> None:
+    """Every write of the requester fails for a while, as on a full disk; then there is room again."""
+    asker = swarm.members[0]
+    assert asker.process is not None
+    before = _ledger(asker)
+    resource.prlimit(asker.process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+    try:
+        with pytest.raises(LocalError, match="storage"), asker.client() as client:
+            client.raw("POST", "/api/v1/jobs", EMBED)
+        assert asker.alive
+    finally:
+        resource.prlimit(asker.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert _finish(asker, EMBED)["verdict"] == "accept"
+    after = _ledger(asker)
+    assert after["height"] > before["height"]
+    assert after["reserved_micro"] == 0
+    with asker.client() as client:
+        assert client.raw("POST", "/api/v1/ledger/audit")["ok"]
 
 
 def test_killed_at_twenty_moments_nothing_is_lost_or_spent_twice(swarm: Swarm) -> None:

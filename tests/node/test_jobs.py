@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,9 +19,40 @@ from wire.errors import Busy, LocalError, StorageError
 REQUEST = Request("embed.text", "bafy", b"\x90", "tolerant", 3, 7, None, 60.0, 2)
 
 
-def board(path: Path, open_max: int = 4) -> Board:
+def board(path: Path, open_max: int = 4, faults: list[StorageError] | None = None) -> Board:
     clock = count(1)
-    return Board(path / "jobs.db", lambda: next(clock), open_max=open_max)
+    told = [] if faults is None else faults
+    return Board(path / "jobs.db", lambda: next(clock), open_max=open_max, on_fault=told.append)
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file can grow while the block runs."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def test_a_job_that_cannot_be_stored_is_not_accepted(tmp_path: Path) -> None:
+    jobs = board(tmp_path)
+    with full_disk(), pytest.raises(StorageError, match=r"jobs\.db"):
+        jobs.add("a", REQUEST)
+    assert jobs.all() == []
+    assert jobs.add("a", REQUEST).state == "queued"
+
+
+def test_a_disk_that_fills_up_later_does_not_stop_the_job(tmp_path: Path) -> None:
+    faults: list[StorageError] = []
+    jobs = board(tmp_path, faults=faults)
+    job = jobs.add("a", REQUEST)
+    with full_disk():
+        jobs.update(job, "matched", worker="w")
+    assert (job.state, len(faults)) == ("matched", 1)
+    jobs.update(job, "settled", verdict="accept")
+    jobs.close()
+    assert board(tmp_path).get("a").verdict == "accept", "the next change brings the file up to date"
 
 
 async def seen(jobs: Board, job: Job, after: int = -1) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ import structlog
 import trio
 
 from crdt.service import run_inline
-from ledger.entry import Entry, Receipt, Settle
+from ledger.entry import Receipt, Settle
 from node.config import Settings
 from node.jobs import Job
 from node.node import Faults, Node, Offload, assemble
@@ -266,9 +266,20 @@ async def market(
     try:
         with quiet(), seeded_entropy(seed):
             async with world(nodes=nodes, seed=seed, faults=faults, build=build, introduce=False) as made:
+                await _acquainted(made)
                 yield made
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+async def _acquainted(made: World) -> None:
+    """Wait until the first node finds every node that serves, a virtual minute at most."""
+    first = made.nodes[0].app
+    serving = sum(node.app.context.settings.serve for node in made.nodes)
+    with trio.move_on_after(60):
+        for model in first.context.models:
+            while len(await first.dht.providers(model.cid)) < serving:  # noqa: ASYNC110  # no event: it is a look-up
+                await trio.sleep(0.5)
 
 
 async def kill(node: SimNode) -> None:
@@ -321,17 +332,23 @@ def even(w: World) -> bool:
     return sum(balances(w)) == 0 and not any(reserved)
 
 
-async def receipts(w: World) -> list[Entry]:
-    """All receipts on all living nodes' own chains."""
-    found = []
-    for node in w.nodes:
-        found += [e for e in await node.app.context.ledger.entries(node.peer, 0, 1000) if isinstance(e.body, Receipt)]
-    return found
+async def receipts(w: World) -> list[Receipt]:
+    """All receipts on all nodes' own chains."""
+    entries = [entry for node in w.nodes for entry in await node.app.context.ledger.entries(node.peer, 0, 1000)]
+    return [entry.body for entry in entries if isinstance(entry.body, Receipt)]
 
 
-async def check_books(w: World) -> None:
-    """What must hold of all nodes, whatever happened, once it is over: see the assertions."""
+async def check_books(w: World, *, honest: bool = False) -> None:
+    """What must hold of all nodes, whatever happened, once it is over: see the assertions.
+
+    Args:
+        w: the world.
+        honest: nobody lied, so nobody may have been blamed, whatever crashed.
+    """
     await _settled(w)
+    if honest:
+        blamed = [(node.number, str(exc)) for node in w.nodes for exc in node.blamed]
+        assert not blamed, f"honest peers were blamed: {blamed}"
     paid: set[bytes] = set()
     taken: set[tuple[PeerId, bytes]] = set()
     for node in w.nodes:

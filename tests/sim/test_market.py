@@ -5,8 +5,10 @@ Every world is repeated by its seed, which a failure names.
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from random import Random
+from typing import Any, cast
 
 import pytest
 import trio
@@ -43,7 +45,8 @@ def check_ended(job: Job) -> None:
 
 async def reached(app: Node, job: Job, state: str) -> None:
     """Wait for an event of this type, or for the end."""
-    async with aclosing(app.board.follow(job)) as events:
+    following = cast(AsyncGenerator[dict[str, Any], None], app.board.follow(job))
+    async with aclosing(following) as events:
         async for event in events:
             if event["type"] == state:
                 return
@@ -68,7 +71,7 @@ def test_a_job_on_a_calm_network_is_checked_paid_and_provable(seed: int) -> None
             summary = verifier.check(verifier.decode(job.receipt))
             assert summary.verdict == "accept"
             assert verify_receipt(job.receipt, output=job.output).verdict == "accept"
-            await check_books(w)
+            await check_books(w, honest=True)
             worker = node_of(w, str(job.worker))
             jurors = [node_of(w, str(member["peer"])) for member in job.jury]
             ledger = {node.number: node.app.context.ledger for node in w.nodes}
@@ -76,7 +79,6 @@ def test_a_job_on_a_calm_network_is_checked_paid_and_provable(seed: int) -> None
             assert [ledger[juror.number].balance() for juror in jurors] == [200, 200, 200]
             assert ledger[requester.number].balance() == -1600 == -job.cost_micro
             assert ledger[requester.number].reserved() == 0
-            assert all(not node.blamed for node in w.nodes), "honest peers blame nobody"
 
     run(main, seed)
 
@@ -93,7 +95,7 @@ def test_a_cheat_is_rejected_unpaid_and_loses_trust_and_another_worker_is_found(
             assert (job.state, job.verdict) == ("settled", "accept"), seen(job)
             assert job.worker == to_text(w.nodes[1 + seed].peer)
             await check_books(w)
-            accepted = {p.peer for e in await receipts(w) if e.body.verdict == "accept" for p in e.body.payments[:1]}
+            accepted = {p.peer for r in await receipts(w) if r.verdict == "accept" for p in r.payments[:1]}
             assert accepted == {w.nodes[1 + seed].peer}, "no cheat earned a worker's price"
             ranks = {rank["peer"]: rank["score"] for rank in requester.app.ranking()}
             for attempt in job.attempts[:-1]:
@@ -122,7 +124,7 @@ def test_a_worker_that_crashes_at_any_moment(seed: int) -> None:
             check_ended(job)
             assert requester.app.context.ledger.reserved() == 0
             await worker.restart()
-            await check_books(w)
+            await check_books(w, honest=True)
 
     run(main, seed)
 
@@ -150,7 +152,7 @@ def test_a_juror_that_crashes_or_is_cut_off_at_any_moment(seed: int) -> None:
             for victim in victims:
                 if not victim.alive:
                     await victim.restart()
-            await check_books(w)
+            await check_books(w, honest=True)
 
     run(main, seed)
 
@@ -173,12 +175,12 @@ def test_a_requester_that_crashes_at_any_moment_and_comes_back_with_its_disk(see
             if not before:
                 assert (again.error or {}).get("code") == "interrupted", seen(again)
             assert ledger.reserved() == 0
-            await check_books(w)
+            await check_books(w, honest=True)
             assert len(await receipts(w)) <= 1
             with trio.fail_after(EMBED["timeout_s"] + 5):
                 later = await finished(requester.app, EMBED)
             assert later.verdict == "accept", seen(later)
-            await check_books(w)
+            await check_books(w, honest=True)
 
     run(main, seed)
 
@@ -201,7 +203,38 @@ def test_a_rough_network_cut_in_two_is_safe_and_works_again_after_healing(seed: 
             with trio.fail_after(90):
                 while (job := await finished(w.nodes[0].app, EMBED)).verdict != "accept":
                     check_ended(job)
-            await check_books(w)
+            await check_books(w, honest=True)
+
+    run(main, seed)
+
+
+# ---- everything at once
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_many_jobs_while_nodes_come_and_go(seed: int) -> None:
+    async def main() -> None:
+        random = Random(seed)
+        async with market(seed, nodes=8, faults=ROUGH) as w:
+            jobs: list[tuple[SimNode, Job]] = []
+            for _ in range(6):
+                node = random.choice([node for node in w.nodes if node.alive])
+                jobs.append((node, await node.app.submit({**EMBED, "timeout_s": 30.0})))
+                await trio.sleep(random.uniform(0, 1.5))
+                victim = random.choice(w.nodes)
+                if victim.alive:
+                    await kill(victim)
+                else:
+                    await victim.restart()
+            for node in w.nodes:
+                if not node.alive:
+                    await node.restart()
+            with trio.fail_after(40):
+                for node, job in jobs:
+                    last = await ended(node.app, node.app.board.get(job.id))
+                    if (last.error or {}).get("code") != "interrupted":
+                        check_ended(last)
+            await check_books(w, honest=True)
 
     run(main, seed)
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 import trio
 
-from ledger.entry import Release, Settle, decode_entry, sign_entry
+from ledger.entry import Accept, Release, Settle, decode_entry, sign_entry
 from ledger.fork import prove
 from ledger.sync import PROTOCOL as LEDGER_PROTOCOL
 from node.jobs import Job
@@ -220,8 +220,10 @@ def forged_accept(node: SimNode, message: Hired) -> FromWorker:
 def other_accept(node: SimNode, message: Hired) -> FromWorker:
     """An acceptance of an offer that was never made, signed."""
     entry = decode_entry(message.accept)
-    body = type(entry.body)(entry.body.job, digest("test.offer", entry.body.job), entry.body.payer)
-    return Hired(codec.encode(type(entry)(entry.header, entry.signature, body)))
+    assert isinstance(entry.body, Accept)
+    body = Accept(entry.body.job, digest("test.offer", entry.body.job), entry.body.payer)
+    header = entry.header
+    return Hired(codec.encode(sign_entry(node.identity, header.height, header.previous, body, header.time_ms)))
 
 
 @pytest.mark.parametrize(
@@ -371,7 +373,7 @@ def test_a_budget_covers_all_attempts_together() -> None:
             assert (job.error or {}).get("code") == "insufficient_credit", job.attempts
             assert [attempt["verdict"] for attempt in job.attempts] == ["reject"]
             await check_books(w)
-            spent = sum(p.amount_micro for entry in await receipts(w) for p in entry.body.payments)
+            spent = sum(p.amount_micro for receipt in await receipts(w) for p in receipt.payments)
             assert spent == job.cost_micro == 300
 
     run(main, 9)
