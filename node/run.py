@@ -1,4 +1,4 @@
-"""Runs one node as a process: a lock on its home, signals, and an end within `STOP_S` seconds."""
+"""Runs one node as a process: a lock on its home, signals, and an end within three seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from node import log
 from node.config import Settings
 from wire.errors import LocalError, StorageError
 
-STOP_S = 3.0
+STOP_S = 2.5
+"""Seconds until what still runs is given up, so that the process, which also has to unload, ends within three."""
 
 
 @contextmanager
