@@ -108,8 +108,8 @@ def main() -> None:
     quick = parser.parse_args().quick
     peers = 20_000 if quick else 200_000
     ours, theirs = simulate(ALPHA0, peers, 500, seed=1)
-    shares = [float((each != NEVER).mean()) for each in (ours, theirs)]
-    show("verify.eprocess.honest_ejected", shares[0], "share", better="lower", peer=Z_TEST, peer_value=shares[1])
+    shares = [100 * float((each != NEVER).mean()) for each in (ours, theirs)]
+    show("verify.eprocess.honest_ejected", shares[0], "%", better="lower", peer=Z_TEST, peer_value=shares[1])
     for rate, name in CHEATERS:
         ours, theirs = simulate(rate, 2_000 if quick else 20_000, 400, seed=2)
         medians = [float(np.median(each)) for each in (ours, theirs)]

@@ -85,6 +85,15 @@ def test_a_state_survives_the_wire_and_goes_on_the_same(outcomes: list[bool]) ->
     assert len(encode(kept)) <= eprocess.STATE_BYTES_MAX
 
 
+@pytest.mark.parametrize(("alpha0", "level"), [(0.05, 1e-3), (1e-5, 1e-9), (0.5, 0.5)])
+def test_a_long_life_stays_readable_and_is_not_defenceless(alpha0: float, level: float) -> None:
+    """20,000 passes; then failures alone still lead out, after at most 60 of them."""
+    old = decode(encode(after([False] * 20_000, fresh(alpha0=alpha0, level=level))))
+    assert 0.02 / len(STAKES) < old.wealth < 1
+    out = decode(encode(after([True] * 60, old)))
+    assert (out.rejected, out.failures < 60) == (True, True)
+
+
 @given(outcomes=OUTCOMES)
 def test_only_failures_speak_against_a_peer(outcomes: list[bool]) -> None:
     evidence = after(outcomes)
