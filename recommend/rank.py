@@ -171,7 +171,7 @@ class Recommender:
             cheap = cheapest / max(offer.price_micro, 1)
             utility = share * cheap / (1 + max(offer.load, 0.0))
             reason = (
-                f"{share:.0%} of trust, {cheap:.2f} x for its price, load {offer.load:g}: "
+                f"{share:.0%} of trust, price factor {cheap:.2f} (1 is the cheapest), load {offer.load:g}: "
                 f"{why(self.graph, merit, ego, offer.peer)}"
             )
             order.append(Choice(offer.peer, utility, share, reason))

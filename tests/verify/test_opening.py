@@ -131,6 +131,7 @@ def test_detection_is_the_share_of_draws_that_hit(total: int, wrong: int, count:
 def test_needed_is_the_smallest_draw() -> None:
     assert [needed(30, 30, 0.999), needed(30, 1, 0.5), needed(30, 1, 1.0), needed(30, 15, 0.9)] == [1, 15, 30, 4]
     assert detection(30, 15, 3) < 0.9
+    assert [needed(30, wrong, 0.999) for wrong in (30, 15, 3, 1)] == [1, 9, 26, 30]
 
 
 # The embedded diffusion model

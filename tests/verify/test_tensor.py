@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from verify.faults import ExpectedUnusable, Refused
 from verify.fingerprints import embed_planes, tensor_freivalds, tensor_l2
 from verify.fingerprints.base import FAR
+from verify.fingerprints.registry import FINGERPRINTS, PARTS
 from verify.fingerprints.tensor_freivalds import PRIME, exact, missed, missed_exact
 from wire.job import EmbedInput
 from wire.tensor import Tensor, from_numpy
@@ -31,6 +33,12 @@ Matrix = NDArray[np.float32]
 
 def chance(seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(seed))
+
+
+def test_every_part_has_an_id_that_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs/spec/fingerprints.md").read_text()
+    assert [name for name in PARTS if f"| `{name}` |" not in page] == []
+    assert set(PARTS).isdisjoint(each.id for each in FINGERPRINTS.values())
 
 
 # Relative L2
@@ -136,7 +144,7 @@ def test_rounded_weights_are_refused(cheat: Callable[[Tensors], Tensors], gap: f
 def test_half_precision_inputs_are_refused() -> None:
     a, b = chance(4).standard_normal((256, 256)).astype(F4), chance(5).standard_normal((256, 256)).astype(F4)
     found = tensor_freivalds.distance(a, b, a.astype(np.float16).astype(F4) @ b, BEACON)
-    assert found["rms"] > 30 * tensor_freivalds.RESOLUTION["rms"]
+    assert found["rms"] > 20 * tensor_freivalds.RESOLUTION["rms"]
 
 
 def test_one_wrong_value_in_sixty_thousand_is_refused() -> None:

@@ -122,6 +122,16 @@ def test_scores_are_pinned() -> None:
     ]
 
 
+@given(st.integers(0, 2**64 - 1), st.integers(0, 255), st.sampled_from([0.05, 1.0, 5.0]))
+def test_leaving_out_hopeless_tokens_changes_no_margin(seed: int, token: int, temperature: float) -> None:
+    chance = np.random.Generator(np.random.Philox(seed % 99))
+    values = (5 * chance.standard_normal((3, 256))).astype(np.float32)
+    given_, tokens = TextInput("x", 8, "sample", temperature=temperature), np.full(3, token)
+    every = text_margin.scores(given_, seed, values)
+    found = text_margin.margins(given_, seed, values, tokens)
+    assert found.tolist() == (every.max(axis=1) - every[:, token]).tolist()
+
+
 def test_the_words_are_the_samplers() -> None:
     from workloads.noise import TEXT, uniform
 

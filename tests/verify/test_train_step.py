@@ -7,71 +7,32 @@ several orders of summation, and in PyTorch where it is installed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.training_step import (
+    ADAMW,
+    CHEATS,
+    HIDDEN,
+    SGD,
+    Arrays,
+    faster,
+    gradient,
+    judged,
+    network,
+    trained,
+)
 from verify.faults import ExpectedUnusable, Refused
 from verify.fingerprints import opening, train_step
 from verify.fingerprints.base import FAR
 from verify.fingerprints.train_step import AdamW, Optimizer, Sgd, State, check, distance, open_state, sketch, step
 from wire.tensor import from_numpy
 
-Arrays = dict[str, NDArray[np.floating]]
-TEXT = np.frombuffer((Path(__file__).parents[2] / "LICENSE").read_bytes(), dtype=np.uint8).astype(np.int64) % 128
-CONTEXT, HIDDEN, BATCH = 4, 32, 64
 SECRET = bytes(range(32))
-SGD, ADAMW = Sgd(0.1, 0.9, 1e-4), AdamW(3e-3)
 LIMITS = train_step.RESOLUTION
 OPTIMIZERS = pytest.mark.parametrize("optimizer", [SGD, ADAMW], ids=["sgd", "adamw"])
-
-
-def batch(index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Contexts i8[64, 4] and the bytes that follow them."""
-    at = np.random.Generator(np.random.Philox(index)).integers(0, len(TEXT) - CONTEXT - 1, BATCH)
-    return TEXT[at[:, None] + np.arange(CONTEXT)], TEXT[at + CONTEXT]
-
-
-def network() -> Arrays:
-    chance = np.random.Generator(np.random.Philox(1))
-    shapes = {"embed": (128, 8), "up": (8 * CONTEXT, HIDDEN), "bias": (HIDDEN,), "out": (HIDDEN, 128)}
-    return {name: (chance.standard_normal(shape) * 0.2).astype(np.float32) for name, shape in shapes.items()}
-
-
-def gradient(held: Mapping[str, NDArray[np.floating]], index: int, parts: int = 1, kind: type = np.float32) -> Arrays:
-    """The mean cross entropy's gradient on a batch, summed over `parts` pieces of it."""
-    inputs, targets = batch(index)
-    w = {name: value.astype(kind) for name, value in held.items()}
-    total: Arrays = {name: np.zeros_like(value) for name, value in w.items()}
-    for piece in np.array_split(np.arange(BATCH), parts):
-        x = w["embed"][inputs[piece]].reshape(len(piece), -1)
-        h = np.tanh(x @ w["up"] + w["bias"])
-        logits = h @ w["out"]
-        p = np.exp(logits - logits.max(axis=1, keepdims=True))
-        p /= p.sum(axis=1, keepdims=True)
-        p[np.arange(len(piece)), targets[piece]] -= 1
-        p /= kind(BATCH)
-        back = (p @ w["out"].T) * (1 - h * h)
-        spread = (back @ w["up"].T).reshape(len(piece), CONTEXT, -1)
-        np.add.at(total["embed"], inputs[piece], spread)
-        for name, add in (("up", x.T @ back), ("bias", back.sum(axis=0)), ("out", h.T @ p)):
-            total[name] = total[name] + add
-    return total
-
-
-def trained(optimizer: Optimizer, steps: int) -> State:
-    state = State.fresh(network())
-    for index in range(steps):
-        state = step(state, gradient(state.parts["parameter"], index), optimizer)
-    return state
-
-
-def judged(before: State, after: State, optimizer: Optimizer, index: int) -> dict[str, float]:
-    """What a juror finds who computes in float64."""
-    return distance(before, after, gradient(before.parts["parameter"], index, kind=np.float64), optimizer)
 
 
 def worst(found: Mapping[str, float]) -> float:
@@ -86,58 +47,6 @@ def test_an_honest_step_passes(optimizer: Optimizer, done: int, parts: int) -> N
     before = trained(optimizer, done)
     after = step(before, gradient(before.parts["parameter"], done, parts), optimizer)
     assert worst(judged(before, after, optimizer, done)) < 0.5
-
-
-def faster(before: State, optimizer: Optimizer, index: int) -> State:
-    """A learning rate 2 % too high."""
-    quick = msgspec.structs.replace(optimizer, rate=optimizer.rate * 1.02)
-    return step(before, gradient(before.parts["parameter"], index), quick)
-
-
-def other_batch(before: State, optimizer: Optimizer, index: int) -> State:
-    return step(before, gradient(before.parts["parameter"], index + 1), optimizer)
-
-
-def half_batch(before: State, optimizer: Optimizer, index: int) -> State:
-    """Half of the batch computed, the rest assumed alike."""
-    slopes = gradient(before.parts["parameter"], index)
-    inputs, _ = batch(index)
-    slopes["embed"][inputs[BATCH // 2 :]] = 0
-    return step(before, slopes, optimizer)
-
-
-def skipped(before: State, optimizer: Optimizer, index: int) -> State:
-    return State(before.steps + 1, *(before.parts[part] for part in train_step.PARTS))
-
-
-def stale(before: State, optimizer: Optimizer, index: int) -> State:
-    """Parameters moved, moments left as they were."""
-    after = step(before, gradient(before.parts["parameter"], index), optimizer)
-    return State(after.steps, after.parts["parameter"], before.parts["first"], before.parts["second"])
-
-
-def forgotten(before: State, optimizer: Optimizer, index: int) -> State:
-    """The optimizer's state lost and begun anew."""
-    fresh = State.fresh(before.parts["parameter"])
-    fresh.steps = before.steps
-    return step(fresh, gradient(before.parts["parameter"], index), optimizer)
-
-
-def rounded(before: State, optimizer: Optimizer, index: int) -> State:
-    """Gradients computed from float16 parameters."""
-    half = {name: value.astype(np.float16).astype(np.float32) for name, value in before.parts["parameter"].items()}
-    return step(before, gradient(half, index), optimizer)
-
-
-CHEATS: list[Callable[[State, Optimizer, int], State]] = [
-    faster,
-    other_batch,
-    half_batch,
-    skipped,
-    stale,
-    forgotten,
-    rounded,
-]
 
 
 @OPTIMIZERS

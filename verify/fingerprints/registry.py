@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from verify.fingerprints import embed_cosine, exact_digest, image_trajectory, text_prefill
+from verify.fingerprints import (
+    embed_cosine,
+    embed_planes,
+    exact_digest,
+    image_trajectory,
+    opening,
+    tensor_freivalds,
+    tensor_l2,
+    text_margin,
+    text_prefill,
+    text_sketch,
+    train_step,
+)
 from verify.fingerprints.base import Fingerprint
 from wire.errors import LocalError
 from wire.job import Kind, Lane
@@ -33,3 +45,16 @@ def fingerprint_for(kind: Kind, lane: Lane) -> Fingerprint:
         return FINGERPRINTS[kind, lane]
     except KeyError:
         raise LocalError(f"no fingerprint for {kind} in lane {lane}") from None
+
+
+PARTS: dict[str, str] = {
+    text_sketch.ID: "text: eight signed bytes per token",
+    text_margin.ID: "text: the sampler's choice in whole units",
+    opening.ID: "image: drawn steps of a committed run",
+    tensor_l2.ID: "tensor: relative L2 of rows",
+    tensor_freivalds.ID_FLOAT: "tensor: a float32 product",
+    tensor_freivalds.ID_EXACT: "tensor: an int8 product",
+    train_step.ID: "training: one replayed step",
+    embed_planes.ID: "embedding: 256 bits for an index",
+}
+"""Fingerprints that judge no kind of job by themselves yet, by id (docs/spec/fingerprints.md)."""

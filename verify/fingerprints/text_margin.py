@@ -25,6 +25,11 @@ RESOLUTION = {"units": 2.0}
 NOISE_PURPOSE = 1
 _LN2_HIGH, _LN2_LOW = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")
 _TERMS = 11
+_NEXT_POSITION = 1 << 192
+"""The position is the top word of the counter, which counts blocks of four words."""
+
+_CLEAR = 1.0
+"""Logits by which a score must lag to be left out: a maths library's logarithm is not wrong by that much."""
 
 
 def log(values: Floats) -> Floats:
@@ -49,11 +54,11 @@ def log(values: Floats) -> Floats:
 
 def uniforms(seed: int, count: int, vocabulary: int) -> Floats:
     """f8[count, vocabulary]: the words of docs/spec/workloads.md, "Noise", for positions 0..count-1."""
-    key = np.array([seed, NOISE_PURPOSE], dtype=np.uint64)
+    source = np.random.Philox(key=np.array([seed, NOISE_PURPOSE], dtype=np.uint64), counter=0)
     raw = np.empty((count, vocabulary), dtype=np.uint64)
     for position in range(count):
-        counter = np.array([0, 0, 0, position], dtype=np.uint64)
-        raw[position] = np.random.Philox(key=key, counter=counter).random_raw(vocabulary)
+        raw[position] = source.random_raw(vocabulary)
+        source.advance(_NEXT_POSITION - -(-vocabulary // 4))
     values: Floats = ((raw >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     return values
 
@@ -62,19 +67,47 @@ def _whole(values: Floats) -> NDArray[np.int64]:
     return np.rint(values * 2.0**UNIT_BITS).astype(np.int64)
 
 
-def scores(given: TextInput, seed: int, logits: NDArray[np.floating]) -> NDArray[np.int64]:
+def _demand_logits(logits: NDArray[np.floating]) -> None:
+    if logits.ndim != 2 or logits.size == 0 or not np.isfinite(logits).all() or np.abs(logits).max() > 2.0**40:
+        raise ExpectedUnusable(f"logits of shape {logits.shape}, or not finite")
+
+
+def scores(
+    given: TextInput, seed: int, logits: NDArray[np.floating], tokens: NDArray[np.integer] | None = None
+) -> NDArray[np.int64]:
     """i8[n, vocabulary] in units, before `top_k` is applied.
+
+    Args:
+        tokens: if given, scores that are certainly neither the best nor these tokens' may be replaced by lower ones.
 
     Raises:
         ExpectedUnusable: logits that are not finite.
     """
-    if logits.ndim != 2 or logits.size == 0 or not np.isfinite(logits).all() or np.abs(logits).max() > 2.0**40:
-        raise ExpectedUnusable("logits that are not finite")
+    _demand_logits(logits)
     units = _whole(logits.astype(np.float32).astype(np.float64))
     if given.method != "sample":
         return units
-    noise = -log(-log(np.minimum(uniforms(seed, *logits.shape), 1.0 - 2.0**-53)))
-    return units + _whole(given.temperature * noise)
+    uniform = np.minimum(uniforms(seed, *logits.shape), 1.0 - 2.0**-53)
+    if tokens is None:
+        return units + _whole(given.temperature * -log(-log(uniform)))
+    near = _near(given, logits, uniform, tokens)
+    result = np.full(units.shape, np.iinfo(np.int64).min // 2)
+    result[near] = units[near] + _whole(given.temperature * -log(-log(uniform[near])))
+    return result
+
+
+def _near(
+    given: TextInput, logits: NDArray[np.floating], uniform: Floats, tokens: NDArray[np.integer]
+) -> NDArray[np.bool_]:
+    """Which scores can matter, by the fast logarithm of this host."""
+    near: NDArray[np.bool_]
+    if 0 < given.top_k < logits.shape[1]:
+        near = logits > np.partition(logits, -given.top_k, axis=1)[:, [-given.top_k]] - _CLEAR
+    else:
+        rough = logits - given.temperature * np.log(-np.log(uniform))
+        near = rough > rough.max(axis=1, keepdims=True) - _CLEAR
+    near[np.arange(len(near)), tokens] = True
+    return near
 
 
 def margins(
@@ -94,11 +127,12 @@ def margins(
         Refused: other than one token per position, or tokens outside the vocabulary.
         ExpectedUnusable: logits that are not finite.
     """
-    total = scores(given, seed, logits)
-    if tokens.shape != (len(total),):
-        raise Refused("shape", f"{tokens.shape} tokens, {len(total)} expected")
-    if tokens.min() < 0 or tokens.max() >= total.shape[1]:
+    if logits.ndim != 2 or tokens.shape != logits.shape[:1]:
+        _demand_logits(logits)
+        raise Refused("shape", f"{tokens.shape} tokens, {len(logits)} expected")
+    if tokens.size and (tokens.min() < 0 or tokens.max() >= logits.shape[1]):
         raise Refused("range", "a token outside the vocabulary")
+    total = scores(given, seed, logits, tokens)
     at = np.arange(len(tokens))
     chosen = total[at, tokens]
     if given.method != "sample" or not 0 < given.top_k < total.shape[1]:

@@ -33,7 +33,7 @@ BLOCK = 32
 PEAK = 126
 SLACK = 3
 """Differing units that cost nothing, per token and per window: honest rounding next to a border. Four in one window
-need, at the largest honest distance seen (4.4e-6), a chance below 1e-6."""
+need, at the largest honest distance seen (4.4e-6), a chance of about 1e-6."""
 
 BORDER = 2.0**-4
 """How far the claimed exponent's range may be passed: two honest sides may stand on either side of a power of two."""

@@ -1,0 +1,248 @@
+"""What fingerprints cost and how finely they see: `python -m benchmarks.verify_prints [--quick]`.
+
+Costs are shares of the run that is checked, on the embedded models, in process: medians of CPU time, the
+checked run and the check in turn, so that the machine's load falls on both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import msgspec
+import numpy as np
+
+from benchmarks import full_states, training_step
+from benchmarks.calibration_inputs import job_specs
+from benchmarks.line import show
+from verify.calibrated import calibration_for
+from verify.fingerprints import opening, tensor_freivalds, text_margin, text_sketch, train_step
+from wire import codec
+from wire.job import ImageInput, JobSpec, Kind, TextInput
+from wire.tensor import from_numpy
+from workloads.catalog import built_in
+from workloads.cheats import CHEATS
+from workloads.executor import never
+from workloads.image import ImageModel
+from workloads.local import LocalExecutor
+from workloads.variants import find, make_executor
+
+SEED = bytes(range(32))
+STEPS = 30
+
+
+def spec_of(kind: Kind, given: ImageInput | TextInput, seed: int = 7) -> JobSpec:
+    """A job in the tolerant lane."""
+    (cid,) = [info.cid for info in built_in().capabilities().models if info.kind == kind]
+    (first,) = job_specs(kind, "tolerant", cid, "f32", 1)
+    return cast(JobSpec, msgspec.structs.replace(first, inputs=codec.encode(given), seed=seed))
+
+
+def medians(repeats: int, *actions: Callable[[], object]) -> list[float]:
+    """Median CPU seconds of each, run in turn: wall time would measure who else is on the machine."""
+    seconds: list[list[float]] = [[] for _ in actions]
+    for _ in range(repeats):
+        for action, taken in zip(actions, seconds, strict=True):
+            began = time.process_time()
+            action()
+            taken.append(time.process_time() - began)
+    return [statistics.median(taken) for taken in seconds]
+
+
+@dataclass
+class ImageCase:
+    """One run of the diffusion model and a juror's work on it."""
+
+    given: ImageInput
+    spec: JobSpec
+    model: ImageModel
+
+    @classmethod
+    def make(cls, steps: int = STEPS) -> ImageCase:
+        given = ImageInput(3, steps)
+        spec = spec_of("image.generate", given)
+        _, runner = LocalExecutor(find("default")).prepare(spec)
+        return cls(given, spec, cast(ImageModel, cast(Any, runner)))
+
+    def spot(self, drawn: Sequence[int]) -> Callable[[], object]:
+        """Check openings, recompute the drawn steps, compare."""
+        output, trace = self.model.run(self.given, self.spec.seed, lambda event: None, never)
+        values = [from_numpy(state) for state in trace.tensors["latents"].numpy()]
+        commitment = opening.sketch("latents", values, SEED)
+        openings = opening.open_rows("latents", values, SEED, opening.states_of(self.given.steps, drawn))
+
+        def check() -> dict[str, float]:
+            view = opening.Spot(commitment, openings, self.given.steps, drawn, (16, 16))
+            own = self.model.spot(self.given, self.spec.seed, view.claims, drawn, view.last.astype(np.float32))
+            return view.distance(output.tensors["pixels"], own)
+
+        return check
+
+
+def images(repeats: int, steps: int) -> None:
+    """verify.cost.image: k drawn steps against the run, and against a re-check of all."""
+    case = ImageCase.make(steps)
+    output, trace = case.model.run(case.given, case.spec.seed, lambda event: None, never)
+
+    def run() -> object:
+        return case.model.run(case.given, case.spec.seed, lambda event: None, never)
+
+    def everything() -> object:
+        return case.model.recheck(case.given, case.spec.seed, output, trace, lambda event: None, never)
+
+    counts = (0, 1, 2, 3)
+    checks = [case.spot(opening.drawn_steps(SEED, steps, count)) for count in counts]
+    whole, all_steps, *spots = medians(repeats, run, everything, *checks)
+    for count, spot in zip(counts, spots, strict=True):
+        name = f"verify.cost.image.t{steps}.k{count}"
+        show(name, spot / whole, "share", better="lower", peer="all steps", peer_value=all_steps / whole)
+        if (steps, count) == (STEPS, 1):
+            show("verify.cost.image", spot / whole, "share", better="lower", peer="OGONG", peer_value=0.034,
+                 source="published")  # fmt: skip
+
+
+def detections() -> None:
+    """How many of the 30 steps are past the threshold for each cheat, and what one and three draws find."""
+    case = ImageCase.make()
+    limit = calibration_for("image.generate", case.spec.model, "tolerant", "f32").thresholds["step"]
+    for cheat in CHEATS:
+        spec = case.spec
+        answer = make_executor("default", cheat=cheat).run(spec, emit=lambda event: None, cancelled=never)
+        own = case.model.recheck(case.given, spec.seed, *answer, lambda event: None, never)
+        latents = answer[1].tensors["latents"].numpy().astype(np.float64)
+        steps = own.tensors["steps"].numpy().astype(np.float64)
+        off = np.linalg.norm((latents[1:] - steps).reshape(STEPS, -1), axis=1)
+        wrong = int((off > limit * np.linalg.norm((steps - latents[:-1]).reshape(STEPS, -1), axis=1)).sum())
+        if wrong:
+            show(f"verify.spot.{cheat}.wrong_steps", wrong, "of 30", better="higher")
+            show(f"verify.spot.{cheat}.k1", opening.detection(STEPS, wrong, 1), "chance", better="higher")
+
+
+def texts(repeats: int) -> None:
+    """verify.cost.text: prefill, margin and sketch against the run, which sketches too."""
+    share = 0.0
+    for count in (32, 128, 256):
+        share, prefill = text_costs(count, repeats)
+        show(f"verify.cost.text.n{count}", share, "share", better="lower", peer="prefill alone", peer_value=prefill)
+    show("verify.cost.text", share, "share", better="lower", peer="VeriLLM", peer_value=0.01, source="published")
+
+
+def text_costs(count: int, repeats: int) -> tuple[float, float]:
+    """Shares of a run of `count` sampled tokens: the whole check, and its prefill alone."""
+    given = TextInput("The name of the", count, "sample", temperature=1.0)
+    candidates = (spec_of("text.generate", given, seed) for seed in range(99))
+    spec = next(spec for spec in candidates if len(tokens_of(spec)) == count)
+    _, model = full_states.model("default", spec)
+    tokens, states = full_states.run("default", spec)
+    claim = from_numpy(text_sketch.sketch(states, SEED))
+
+    def run() -> None:
+        model.run(given, spec.seed, lambda event: None, never)
+        text_sketch.sketch(states, SEED)
+
+    def prefill() -> np.ndarray[Any, Any]:
+        return model._teacher_forced(given, tokens, never)[0]
+
+    def check() -> None:
+        text_margin.distance(given, spec.seed, prefill(), np.array(tokens))
+        text_sketch.distance(claim, states, SEED)
+
+    whole, checked, filled = medians(repeats, run, check, prefill)
+    return checked / whole, filled / whole
+
+
+def tokens_of(spec: JobSpec) -> list[int]:
+    """What an honest worker emits."""
+    given, model = full_states.model("default", spec)
+    output, _ = model.run(given, spec.seed, lambda event: None, never)
+    return [int(token) for token in output.tensors["tokens"].numpy()]
+
+
+def sketches() -> None:
+    """verify.sketch_bytes, and how well the sketch's distance tracks that of the whole states."""
+    chance = np.random.Generator(np.random.Philox(1))
+    raw = text_sketch.sketch(chance.standard_normal((32, 4096)).astype(np.float32), SEED).tobytes()
+    show(
+        "verify.sketch_bytes", len(raw), "bytes per 32 tokens", better="lower", peer="TOPLOC", peer_value=258,
+        source="published",
+    )  # fmt: skip
+    cid = built_in().find("bytes-gpt").cid
+    specs = job_specs("text.generate", "tolerant", cid, "f32", 24)
+    for variant, cheat in (("ort-noopt", None), ("default", "bf16-weights"), ("default", "int8-weights")):
+        found, true = [], []
+        for spec in specs:
+            tokens, states = full_states.run(variant, spec, cheat)
+            _, own = full_states.prefill("default", spec, tokens)
+            found.append(text_sketch.distance(from_numpy(text_sketch.sketch(states, SEED)), own, SEED)["block"])
+            off = np.linalg.norm(states - own, axis=1) / np.linalg.norm(own, axis=1)
+            true.append(float(np.sqrt((off**2).mean())))
+        name = cheat or f"honest.{variant}"
+        pick = min if cheat else max
+        show(f"verify.sketch.{name}", pick(found), "relative L2", better="higher" if cheat else "lower",
+             peer="whole states", peer_value=pick(true))  # fmt: skip
+
+
+def products(repeats: int, sides: Sequence[int]) -> None:
+    """verify.freivalds: the product's seconds over one round's."""
+    for side in sides:
+        float_product(repeats, side)
+        whole_product(repeats, side)
+
+
+def float_product(repeats: int, side: int) -> None:
+    """float32, and the distances of an honest product and of one with fp16 inputs."""
+    chance = np.random.Generator(np.random.Philox(2))
+    a, b = (chance.standard_normal((side, side)).astype(np.float32) for _ in range(2))
+    c = a @ b
+    product, check = medians(repeats, lambda: a @ b, lambda: tensor_freivalds.distance(a, b, c, SEED, rounds=1))
+    show(f"verify.freivalds.f32.{side}", product / check, "times faster", better="higher")
+    found = tensor_freivalds.distance(a, b, c, SEED, rounds=4)
+    half = tensor_freivalds.distance(a, b, a.astype(np.float16).astype(np.float32) @ b, SEED, rounds=4)
+    gap = half["rms"] / found["rms"]
+    show(f"verify.freivalds.gap.{side}", gap, "fp16 inputs / honest", better="higher")
+
+
+def whole_product(repeats: int, side: int) -> None:
+    """int8, exactly; the product itself in float64, the fastest way that NumPy has."""
+    chance = np.random.Generator(np.random.Philox(3))
+    a, b = (chance.integers(-128, 128, (side, side), dtype=np.int8) for _ in range(2))
+
+    def multiply() -> np.ndarray[Any, Any]:
+        return (a.astype(np.float64) @ b.astype(np.float64)).astype(np.int32)
+
+    c = multiply()
+    product, check = medians(repeats, multiply, lambda: tensor_freivalds.exact(a, b, c, SEED, rounds=1))
+    show(f"verify.freivalds.int8.{side}", product / check, "times faster", better="higher")
+
+
+def training() -> None:
+    """The largest distance of one step, as a multiple of what the data types can carry: above 1 is told from
+    rounding."""
+    for name, distances in training_step.distances().items():
+        worst = max(distances[measure] / limit for measure, limit in train_step.RESOLUTION.items())
+        better: Literal["higher", "lower"] = "lower" if name.endswith(".honest") else "higher"
+        show(f"verify.train.{name}", worst, "times the limit", better=better)
+        if name.startswith("adamw"):
+            show(f"verify.train.{name}.replay", distances["replay"], "relative, masked", better=better)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    sketches()
+    for steps in (STEPS, 100):
+        images(30 if quick else 200, steps)
+    detections()
+    texts(10 if quick else 50)
+    products(5 if quick else 20, (512, 1024) if quick else (512, 1024, 2048))
+    training()
+
+
+if __name__ == "__main__":
+    main()
