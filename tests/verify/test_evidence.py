@@ -132,3 +132,9 @@ def test_a_step_is_shown_in_few_bytes() -> None:
     assert isinstance(bundle, Bundle)
     assert isinstance(bundle.receipt, Receipt)
     assert beside < 1000
+
+
+def test_a_reader_without_the_fingerprint_convicts_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("verify.evidence.FINGERPRINTS", {})
+    with pytest.raises(Fault, match=r"evidence\.fingerprint"):
+        check(Trial(claim(bad=True)).tensors(), Toy(), RECORDS)
