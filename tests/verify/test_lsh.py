@@ -206,3 +206,10 @@ def test_a_radius_that_no_code_has_is_refused(radius: int) -> None:
 def test_more_neighbours_than_there_are_are_refused(k: int) -> None:
     with pytest.raises(LocalError, match="k is"):
         nearest(GOOD, GOOD, k)
+
+
+def test_without_numba_everything_runs_on_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("verify.lsh.backend.numba_there", lambda: False)
+    assert kernels("auto") is kernels("numpy")
+    with pytest.raises(LocalError, match="numba is not installed"):
+        kernels("numba")

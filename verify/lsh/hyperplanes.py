@@ -17,6 +17,9 @@ from wire.errors import LocalError
 
 BITS = 256
 WIDTH_MAX = 1 << 13
+BLOCK = 1024
+"""Vectors at a time."""
+SAFE = 2.0**60
 PARTS = 12
 """Uniform 16-bit integers per number (Irwin-Hall): variance PARTS * 2^32 / 12, all sums exact in float32."""
 
@@ -52,10 +55,16 @@ class Hyperplanes:
             raise Refused("dtype", f"vectors: {vectors.dtype}, float32 expected")
         if vectors.ndim != 2 or vectors.shape[1] != self.width:
             raise Refused("shape", f"vectors of {vectors.shape}, [n, {self.width}] expected")
-        if not np.isfinite(vectors).all():
+        found = [self._block(vectors[at : at + BLOCK]) for at in range(0, len(vectors), BLOCK)]
+        return np.concatenate([np.zeros((0, BITS // 64), np.uint64), *found])
+
+    def _block(self, vectors: NDArray[np.float32]) -> Codes:
+        low, high = vectors.min(axis=1, keepdims=True), vectors.max(axis=1, keepdims=True)
+        largest = np.maximum(high, -low)
+        if not np.isfinite(largest).all():  # NaN passes through min and max
             raise Refused("nonfinite", "vectors")
-        # Only the direction counts: dividing by a power of two is exact and keeps the products from overflowing.
-        largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0)
-        scaled = np.ldexp(vectors, -np.frexp(largest)[1])
-        bits: NDArray[np.bool_] = (scaled @ self._planes) > 0
+        if ((largest > SAFE) | (largest < 1 / SAFE)).any():
+            # Only the direction counts, and a power of two is exact: this keeps products from over- and underflowing.
+            vectors = np.ldexp(vectors, -np.frexp(largest)[1])
+        bits: NDArray[np.bool_] = (vectors @ self._planes) > 0
         return pack(bits)
