@@ -182,7 +182,7 @@ class Requester:
         reason: Reason | None = "cancelled"
         try:
             answer = await self._hire(job, plan, offer)
-            self._board.update(job, "auditing", output=codec.encode(answer.output))
+            self._board.update(job, "auditing" if spec.jury_size else None, output=codec.encode(answer.output))
             ask = _ask(plan, answer)
             outcome = await audit(context, ask, lambda peers: self._show_jury(job, peers))
             with trio.CancelScope(shield=True):
