@@ -33,6 +33,10 @@ app.add_typer(job_app, name="job")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(receipt_app, name="receipt")
 app.add_typer(id_app, name="id")
+calibration_app = typer.Typer(
+    help="Thresholds that were measured, and what they cannot tell apart.", no_args_is_help=True
+)
+app.add_typer(calibration_app, name="calibration")
 
 Home = Annotated[Path | None, typer.Option("--home", help="The node's folder; default $QUORATE_HOME or ~/.quorate.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -275,6 +279,43 @@ def id_restore(source: Path, passphrase_file: PassFile = None, home: Home = None
     except LocalError as exc:
         raise _fail(str(exc)) from exc
     typer.echo(f"restored {peer}")
+
+
+@app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(help="Name or CID of the model.")],
+    home: Home = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the records; default <home>/calibrations.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer runs and backends: a first look.")] = False,
+) -> None:
+    """Measure a model's thresholds from real runs, and sign the records with this node's identity."""
+    from node.calibration_cli import make, render
+
+    try:
+        for path, shown in make(model, home=home, out=out, quick=quick, say=lambda line: typer.echo(line, err=True)):
+            typer.echo(render(shown.record, shown.author))
+            typer.echo(f"  wrote {path}")
+    except (LocalError, Malformed) as exc:
+        raise _fail(str(exc)) from exc
+
+
+@calibration_app.command("show")
+def calibration_show(
+    files: Annotated[list[Path] | None, typer.Argument(help="Signed records; default all that are known.")] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print calibration records cell by cell, with those that do not separate."""
+    from node import calibration_cli as records
+
+    try:
+        shown = [records.read(file) for file in files] if files else records.known(home)
+    except (LocalError, Malformed) as exc:
+        raise _fail(str(exc)) from exc
+    if as_json:
+        return _print([records.as_json(each) for each in shown])
+    typer.echo("\n\n".join(records.render(each.record, each.author) for each in shown))
+    return None
 
 
 @app.command()
