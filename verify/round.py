@@ -144,13 +144,14 @@ class Round:
     Args:
         ask: what every juror is shown; checked here as a juror would.
         timing: deadlines.
+        exclude: peers that are not asked although they were drawn: those who sat in an earlier jury over this answer.
 
     Raises:
         Fault: the material is not in order (`opening`: output, trace and salt do not open the commitment); the caller
             knows whether it is its own or the worker's fault.
     """
 
-    def __init__(self, ask: JuryAsk, *, timing: Timing | None = None) -> None:
+    def __init__(self, ask: JuryAsk, *, timing: Timing | None = None, exclude: frozenset[PeerId] = frozenset()) -> None:
         spec = open_spec(ask.spec)
         open_commitment(ask.commitment, spec)
         self.ask = ask
@@ -159,6 +160,7 @@ class Round:
         self.phase = Phase.COLLECTING
         self.outcome: Outcome | None = None
         self._timing = timing or Timing()
+        self._askable = [(rank, peer) for rank, peer in enumerate(self.case.order) if peer not in exclude]
         self._seats: dict[PeerId, _Seat] = {}
         self._jury: tuple[PeerId, ...] = ()
         self._ends = 0.0
@@ -279,9 +281,9 @@ class Round:
         """Ask as many more peers as the jury lacks; give up when the pool is exhausted."""
         size = self.case.spec.jury_size
         actions: list[Action] = []
-        while len(self._seats) < len(self.case.order) and self._live() < size:
-            peer = self.case.order[len(self._seats)]
-            self._seats[peer] = _Seat(rank=len(self._seats), deadline=now + self._timing.answer_s)
+        while len(self._seats) < len(self._askable) and self._live() < size:
+            rank, peer = self._askable[len(self._seats)]
+            self._seats[peer] = _Seat(rank=rank, deadline=now + self._timing.answer_s)
             actions.append(AskJuror(peer))
         return actions if self._live() >= size else [*actions, *self._decide()]
 
