@@ -16,7 +16,15 @@ from pathlib import Path
 
 from benchmarks.line import show
 from benchmarks.verify_collisions import collisions
-from node.detection import JURY, POOL, Judged, detected, judge_all_cheats, jury_verdict, refusals_held_out
+from node.detection import (
+    JURY,
+    POOL,
+    Judged,
+    escalated_verdict,
+    judge_all_cheats,
+    jury_verdict,
+    refusals_held_out,
+)
 from verify.statistics import clopper_pearson, majority, runs_needed
 from wire.job import Kind, Lane
 from workloads.cheats import ALL
@@ -44,21 +52,31 @@ class Effort:
 
 FULL = Effort(
     {
-        ("tolerant", "image.generate"): 240,
-        ("tolerant", "text.generate"): 240,
+        ("tolerant", "image.generate"): 220,
+        ("tolerant", "text.generate"): 220,
         ("tolerant", "embed.text"): 3400,
         ("exact", "image.generate"): 60,
         ("exact", "text.generate"): 40,
         ("exact", "embed.text"): 1000,
     },
     {"image.generate": 120, "text.generate": 120, "embed.text": 500},
-    {"image.generate": 30_000, "text.generate": 1500, "embed.text": 30_000},
+    {"image.generate": 30_000, "text.generate": 400, "embed.text": 30_000},
 )
 QUICK = Effort(
-    {(lane, kind): 60 if kind == "embed.text" else 4 for lane in LANES for kind in KINDS},
+    {(lane, kind): 30 if kind == "embed.text" else 4 for lane in LANES for kind in KINDS},
     {"image.generate": 3, "text.generate": 3, "embed.text": 20},
     {"image.generate": 2000, "text.generate": 30, "embed.text": 2000},
 )
+
+
+def scaled(effort: Effort, scale: float) -> Effort:
+    """The same with another number of runs; collisions cost little and stay."""
+    return Effort(
+        {cell: max(2, round(runs * scale)) for cell, runs in effort.cheats.items()},
+        {kind: max(2, round(runs * scale)) for kind, runs in effort.held_out.items()},
+        effort.collisions,
+    )
+
 
 Cells = dict[tuple[Lane, Kind], dict[str, list[Judged]]]
 
@@ -73,36 +91,48 @@ def colluders(percent: int) -> int:
     return POOL * percent // 100
 
 
-def pooled(cells: Cells) -> dict[tuple[Lane, str], list[Judged]]:
+Ladder = Sequence[tuple[Kind, Judged]]
+
+
+def pooled(cells: Cells) -> dict[tuple[Lane, str], Ladder]:
     """All runs of a lane and kind, and of a lane, without the cheat that hides in it."""
-    groups: dict[tuple[Lane, str], list[Judged]] = {}
+    groups: dict[tuple[Lane, str], list[tuple[Kind, Judged]]] = {}
     for (lane, kind), by_cheat in cells.items():
         for cheat, judged in by_cheat.items():
             if lane == "tolerant" and cheat in HIDES:
                 continue
-            groups.setdefault((lane, kind), []).extend(judged)
-            groups.setdefault((lane, "all"), []).extend(judged)
-    return groups
+            for group in (kind, "all"):
+                groups.setdefault((lane, group), []).extend((kind, each) for each in judged)
+    return dict(groups)
 
 
-def row(lane: str, kind: str, cheat: str, judged: Sequence[Judged]) -> str:
+def row(lane: str, kind: str, cheat: str, judged: Ladder) -> str:
     """One row of the page, and its figures on stdout."""
     texts = []
     for share in SHARES:
-        count = detected(judged, colluders(share))
-        low = clopper_pearson(count, len(judged)).low
-        show(f"verify.detection.{lane}.{kind}.{cheat}.f{share}", 100 * low, "% at least", better="higher",
-             peer="published, no collusion", peer_value=99.89, source="published")  # fmt: skip
-        texts.append(f"{count} of {len(judged)}, ≥ {100 * low:.2f} %")
-    return f"| {lane} | {kind} | {cheat} | {' | '.join(texts)} |"
+        three = sum(jury_verdict(i, each, colluders(share), "accept") == "reject" for i, (_, each) in enumerate(judged))
+        ladder = sum(
+            escalated_verdict(i, each, colluders(share), "accept", of) == "reject"
+            for i, (of, each) in enumerate(judged)
+        )
+        for policy, count in (("three", three), ("escalate", ladder)):
+            low = clopper_pearson(count, len(judged)).low
+            show(f"verify.detection.{lane}.{kind}.{cheat}.f{share}.{policy}", 100 * low, "% at least", better="higher",
+                 peer="published, no collusion", peer_value=99.89, source="published")  # fmt: skip
+            if share or policy == "three":
+                texts.append(f"{count} (≥ {100 * low:.2f})")
+    return f"| {lane} | {kind} | {cheat} | {len(judged)} | {' | '.join(texts)} |"
 
 
 def detection_tables(cells: Cells) -> list[str]:
     """By lane and kind with everything pooled, then cheat by cheat."""
-    head = ["| lane | kind | cheat | no colluders | 10 % | 20 % |", "|---|---|---|---|---|---|"]
+    head = [
+        "| lane | kind | cheat | runs | no colluders | 10 %, three | 10 %, escalate | 20 %, three | 20 %, escalate |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     merged = [row(lane, kind, "all pooled", judged) for (lane, kind), judged in pooled(cells).items()]
     single = [
-        row(lane, kind, cheat, by_cheat[cheat])
+        row(lane, kind, cheat, [(kind, each) for each in by_cheat[cheat]])
         for (lane, kind), by_cheat in cells.items()
         for cheat in ALL
         if cheat in by_cheat
@@ -177,9 +207,10 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few runs of everything, under a minute")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the full number of runs")
     parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/reference/detection.md")
     options = parser.parse_args()
-    effort = QUICK if options.quick else FULL
+    effort = QUICK if options.quick else scaled(FULL, options.scale)
     cells: Cells = {}
     for (lane, kind), runs in effort.cheats.items():
         cells[lane, kind] = judge_all_cheats(

@@ -37,6 +37,8 @@ calibration_app = typer.Typer(
     help="Thresholds that were measured, and what they cannot tell apart.", no_args_is_help=True
 )
 app.add_typer(calibration_app, name="calibration")
+study_app = typer.Typer(help="Studies that can be made again from this package alone.", no_args_is_help=True)
+app.add_typer(study_app, name="study")
 
 Home = Annotated[Path | None, typer.Option("--home", help="The node's folder; default $QUORATE_HOME or ~/.quorate.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -316,6 +318,31 @@ def calibration_show(
         return _print([records.as_json(each) for each in shown])
     typer.echo("\n\n".join(records.render(each.record, each.author) for each in shown))
     return None
+
+
+@study_app.command("consensus")
+def study_consensus(
+    out: Annotated[Path, typer.Option(help="Folder of the data set; a run that was stopped goes on there.")],
+    images: Annotated[int, typer.Option(help="Images of the reference backend.")] = 100_000,
+    texts: Annotated[int, typer.Option(help="Texts of the reference backend.")] = 20_000,
+    image_probes: Annotated[int, typer.Option(help="Images per other backend and per cheat.")] = 2_000,
+    text_probes: Annotated[int, typer.Option(help="Texts per other backend and per cheat.")] = 1_000,
+    steps: Annotated[int, typer.Option(help="Diffusion steps.")] = 30,
+    tokens: Annotated[int, typer.Option(help="Most tokens per text.")] = 48,
+    comparisons: Annotated[int, typer.Option(help="Pairs of different jobs to compare.")] = 1_000_000_000,
+    fingerprint_runs: Annotated[int, typer.Option(help="Runs per cheat for the fingerprint plots; 0: none.")] = 40,
+    plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw; needs the extra `study`.")] = True,
+) -> None:
+    """Generate a data set, compare a billion pairs of codes, and write tables, plots and a README."""
+    from node.study.dataset import Settings
+    from node.study.run import Extent, run
+
+    settings = Settings(images, texts, min(image_probes, images), min(text_probes, texts), steps, tokens)
+    extent = Extent(comparisons, fingerprint_runs, plots)
+    try:
+        typer.echo(run(out, settings, extent, lambda line: typer.echo(line, err=True)))
+    except LocalError as exc:
+        raise _fail(str(exc)) from exc
 
 
 @app.command()

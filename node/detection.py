@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 
 from node.calibrating import (
-    CHEAT_JURORS,
     LANE_VARIANTS,
     Answer,
     Say,
@@ -26,6 +25,7 @@ from verify.calibration import Calibration
 from verify.faults import Refused
 from verify.fingerprints.registry import FINGERPRINTS
 from verify.jury import draw_order, pool_of
+from verify.ladder import LEVELS, LEVELS_WITHOUT_DISPUTE, Level
 from verify.verdict import judge, refused
 from wire.errors import Malformed
 from wire.hashing import digest
@@ -35,8 +35,10 @@ from workloads.catalog import built_in
 from workloads.cheats import ALL
 from workloads.executor import NUMERICS
 
-POOL = 50
+POOL = 100
 JURY = 3
+JURORS: dict[Lane, tuple[str, ...]] = {"tolerant": ("default", "ort-noopt", "numpy"), "exact": ("default",)}
+"""Backends of the honest jurors; in the exact lane all have equal bytes, so one stands for all."""
 FRESH_FROM = 100
 """Jobs before this index were used to calibrate."""
 
@@ -85,8 +87,6 @@ def judge_all_cheats(
 ) -> dict[str, list[Judged]]:
     """Run every cheat that applies on up to `runs` fresh jobs each, and have honest jurors judge each run.
 
-    In the exact lane honest jurors have equal bytes, so one stands for all.
-
     Raises:
         LocalError: no certified record, or a child failed.
     """
@@ -96,7 +96,7 @@ def judge_all_cheats(
     needed = {spec.id: spec for fitting in chosen.values() for spec in fitting}
     (honest,) = all_of([partial(spawn, LANE_VARIANTS[lane][0], runs=list(needed.values()))], say, "honest runs")
     cheating = run_cheats(lane, chosen, honest.answers, say)
-    judged = judge_cheats(lane, cheating, honest.answers, CHEAT_JURORS[lane], say)
+    judged = judge_cheats(lane, cheating, honest.answers, JURORS[lane], say)
     thresholds = record_of(kind, lane).thresholds
     found: dict[str, list[Judged]] = {}
     for cheat, answers in cheating.items():
@@ -133,29 +133,63 @@ def thresholds_without(record: Calibration, backend: str) -> dict[str, float]:
     return {name: max(record.margin * max(group.quantiles[name] for group in groups), floor[name]) for name in floor}
 
 
+def levels_of(kind: Kind) -> tuple[Level, ...]:
+    """The ladder of escalation for this kind: embeddings have no steps that could be disputed."""
+    return LEVELS_WITHOUT_DISPUTE if kind == "embed.text" else LEVELS
+
+
 @cache
-def jury(run: int) -> tuple[int, ...]:
-    """The first `JURY` of the draw order of a pool of `POOL` equal peers, by number, for the run of this number."""
+def draw(run: int) -> tuple[int, ...]:
+    """A pool of `POOL` equal peers, by number, in draw order for the run of this number."""
     peers = {PeerId(digest("detection.peer", i.to_bytes(4, "big"))): i for i in range(POOL)}
     order = draw_order(
         digest("detection.beacon", run.to_bytes(8, "big")), pool_of(dict.fromkeys(peers, 1)), frozenset()
     )
-    return tuple(peers[peer] for peer in order[:JURY])
+    return tuple(peers[peer] for peer in order)
+
+
+def votes_of(run: int, judged: Judged, colluders: int, lie: VerdictWord, seats: range) -> list[VerdictWord]:
+    """Votes of those drawn at `seats`: the first `colluders` of the pool lie, others say what their backend does."""
+    return [lie if draw(run)[seat] < colluders else judged.verdicts[seat % len(judged.verdicts)] for seat in seats]
+
+
+def agreed(votes: Sequence[VerdictWord], needed: int) -> VerdictWord | None:
+    """The verdict that at least `needed` voted for."""
+    words: tuple[VerdictWord, ...] = ("accept", "reject")
+    return next((word for word in words if votes.count(word) >= needed), None)
 
 
 def jury_verdict(run: int, judged: Judged, colluders: int, lie: VerdictWord) -> VerdictWord | None:
-    """The majority's verdict with the first `colluders` of the pool lying; None if there is no majority.
+    """The majority's verdict of a jury of three; None if there is no majority.
 
     Args:
-        run: number of the run; decides the draw. judged: what honest jurors say: the i-th drawn is the i-th of them.
+        run: number of the run; decides the draw. judged: what honest jurors say.
         colluders: of `POOL`. lie: what colluders say whatever they find.
     """
-    votes: list[VerdictWord] = [
-        lie if peer < colluders else judged.verdicts[seat % len(judged.verdicts)] for seat, peer in enumerate(jury(run))
-    ]
-    return next((word for word in ("accept", "reject") if votes.count(word) * 2 > JURY), None)
+    return agreed(votes_of(run, judged, colluders, lie, range(JURY)), JURY // 2 + 1)
 
 
-def detected(judged: Sequence[Judged], colluders: int) -> int:
-    """How many of these cheating runs a jury with colluders for the cheat rejects."""
-    return sum(jury_verdict(run, each, colluders, "accept") == "reject" for run, each in enumerate(judged))
+def escalated_verdict(run: int, judged: Judged, colluders: int, lie: VerdictWord, kind: Kind) -> VerdictWord | None:
+    """The verdict of the ladder of juries, each of peers that have not sat; then of a dispute over single steps.
+
+    A dispute ends for the truth: it convicts if an honest juror found the cheat, and acquits otherwise.
+    """
+    seated = 0
+    for level in levels_of(kind):
+        votes = votes_of(run, judged, colluders, lie, range(seated, seated + level.size))
+        verdict = agreed(votes, level.needed)
+        if verdict is not None:
+            return verdict
+        seated += level.size
+    if levels_of(kind) is LEVELS_WITHOUT_DISPUTE:
+        return None
+    seats = [seat for seat in range(seated) if draw(run)[seat] >= colluders]
+    found = any(judged.verdicts[seat % len(judged.verdicts)] == "reject" for seat in seats)
+    return "reject" if found else "accept"
+
+
+def detected(judged: Sequence[Judged], colluders: int, kind: Kind | None = None) -> int:
+    """How many of these cheating runs are rejected though colluders accept: by three, or for a `kind` by its ladder."""
+    if kind is None:
+        return sum(jury_verdict(run, each, colluders, "accept") == "reject" for run, each in enumerate(judged))
+    return sum(escalated_verdict(run, each, colluders, "accept", kind) == "reject" for run, each in enumerate(judged))
