@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 from verify.calibration import Calibration, from_json
 from wire.errors import LocalError
@@ -21,9 +22,22 @@ def calibrations() -> Mapping[bytes, Calibration]:
     Raises:
         Malformed: a file is damaged.
     """
-    folder = files("verify") / "calibrations"
+    return {record.hash: record for record in _read(files("verify") / "calibrations")}
+
+
+@functools.cache
+def refused_calibrations() -> tuple[Calibration, ...]:
+    """Records of weaker ways to compare, measured and never certified: they say what cannot be told apart.
+
+    Raises:
+        Malformed: a file is damaged.
+    """
+    return tuple(_read(files("verify") / "calibrations" / "refused"))
+
+
+def _read(folder: Traversable) -> list[Calibration]:
     texts = [each.read_text("utf-8") for each in folder.iterdir() if each.name.endswith(".json")]
-    return {record.hash: record for record in map(from_json, texts)}
+    return list(map(from_json, texts))
 
 
 def calibration_for(kind: Kind, model: str, lane: Lane, numeric: str) -> Calibration:

@@ -6,16 +6,20 @@ honest: these are cheating workers, not cheating jurors.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from wire import codec
+from wire.codec import Wire
 from wire.errors import LocalError
 from wire.job import EmbedInput, Expected, ImageInput, JobSpec, Output, TextInput, Trace
 from wire.tensor import from_numpy
-from workloads import inputs
-from workloads.executor import CancelCheck, Capabilities, Emit, Health, Progress, never
+from workloads import forgeries, inputs, noise
+from workloads.executor import NUMERICS, CancelCheck, Capabilities, Emit, Health, Progress, never
 from workloads.image import answer
 from workloads.local import LocalExecutor, Tensors
 from workloads.variants import Variant
@@ -29,6 +33,35 @@ CHEATS = {
     "short-prompt": "text: only the last 16 characters of the prompt are read",
     "random-embedding": "embeddings: random unit vectors",
 }
+"""Those that every committed calibration must keep out."""
+
+FURTHER = {
+    "25-of-30-steps": "images: a sixth of the diffusion steps less, the trajectory stretched to the claimed length",
+    "interpolated-trajectory": "images: four steps, and a straight line from the noise to the picture",
+    "swapped-noise": "images: noise of another seed, with the right noise put in front of the trajectory",
+    "int4-weights": "all kinds: weights quantised to four bits per row",
+    "other-model": "all kinds: the same network with its weights shuffled",
+    "other-input": "all kinds: another class, prompt or text",
+    "one-byte": "texts: one byte of the prompt, or of the first text, is another",
+    "other-temperature": "sampled text: a temperature higher by a tenth",
+    "other-sampler": "text: greedy where sampling or beams were asked for, sampling where greedy was",
+    "cheap-then-prefill": "text: generated with int8 weights, then read once with the real ones for the hidden states",
+    "flipped-sketch": "text: hidden states with their signs turned",
+    "constant-sketch": "text: the mean hidden state at every position",
+    "truncated": "all kinds: half of the text, or all but the last state or vector",
+    "padded": "all kinds: the last token, state or vector twice",
+    "empty": "all kinds: nothing at all",
+    "nan": "all kinds: no numbers where numbers belong",
+    "absurd": "all kinds: 1e30 where numbers belong",
+    "copied-answer": "all kinds: the answer to the job before",
+    "tiny-noise": "all kinds: honest work, off by two units in the last place",
+}
+"""Tried as well. `tiny-noise` lies within the tolerant thresholds by construction; the exact lane sees it."""
+
+ALL = {**CHEATS, **FURTHER}
+
+ALTERED = {"int8-weights": 127, "int4-weights": 7, "cheap-then-prefill": 127}
+"""Largest whole number of a quantised weight."""
 
 
 class CheatingExecutor:
@@ -36,7 +69,7 @@ class CheatingExecutor:
 
     Args:
         variant: how to compute.
-        cheat: a key of `CHEATS`.
+        cheat: a key of `ALL`.
         threads: within an operator.
 
     Raises:
@@ -44,10 +77,13 @@ class CheatingExecutor:
     """
 
     def __init__(self, variant: Variant, cheat: str, *, threads: int = 1) -> None:
-        if cheat not in CHEATS:
-            raise LocalError(f"unknown cheat {cheat!r}; known: {', '.join(CHEATS)}")
-        alter = {"int8-weights": quantise, "bf16-weights": truncate}.get(cheat)
+        if cheat not in ALL:
+            raise LocalError(f"unknown cheat {cheat!r}; known: {', '.join(ALL)}")
+        alter = {"bf16-weights": truncate, "other-model": shuffle}.get(cheat)
+        if cheat in ALTERED:
+            alter = partial(quantise, largest=ALTERED[cheat])
         self._cheat = cheat
+        self._before: dict[str, tuple[Output, Trace]] = {}
         self._honest = LocalExecutor(variant, threads=threads)
         self._worker = LocalExecutor(variant, threads=threads, alter=alter)
 
@@ -71,16 +107,32 @@ class CheatingExecutor:
     def run(self, spec: JobSpec, *, emit: Emit, cancelled: CancelCheck) -> tuple[Output, Trace]:
         """See `Executor`; the answer is wrong."""
         given = inputs.check(spec)
-        if isinstance(given, ImageInput) and self._cheat in ("fewer-steps", "one-step-less"):
-            less = given.steps // 2 if self._cheat == "fewer-steps" else given.steps - 1
-            return self._stretched(spec, given, max(1, less), emit, cancelled)
+        if isinstance(given, ImageInput) and self._cheat in LESS:
+            return self._stretched(spec, given, max(1, LESS[self._cheat](given.steps)), emit, cancelled)
+        if isinstance(given, ImageInput) and self._cheat == "interpolated-trajectory":
+            short = _with_input(spec, ImageInput(given.label, min(4, given.steps)))
+            return forgeries.straight_line(self._worker.run(short, emit=emit, cancelled=cancelled), given.steps)
         if isinstance(given, EmbedInput) and self._cheat == "random-embedding":
             return self._random(spec, given, emit)
-        if self._cheat == "wrong-seed":
-            spec = _replace(spec, seed=(spec.seed + 1) % (1 << 64))
-        if isinstance(given, TextInput) and self._cheat == "short-prompt":
-            spec = _with_input(spec, msgspec.structs.replace(given, prompt=given.prompt[-16:]))
-        return self._worker.run(spec, emit=emit, cancelled=cancelled)
+        answer = self._worker.run(_other(spec, given, self._cheat), emit=emit, cancelled=cancelled)
+        return self._forged(spec, given, answer)
+
+    def _forged(self, spec: JobSpec, given: Wire, answer: tuple[Output, Trace]) -> tuple[Output, Trace]:
+        """What is claimed after the run."""
+        if self._cheat in ("flipped-sketch", "constant-sketch") and not isinstance(given, TextInput):
+            return answer
+        if self._cheat in forgeries.FORGERIES:
+            return forgeries.FORGERIES[self._cheat](answer)
+        if self._cheat == "tiny-noise":
+            return forgeries.tiny_noise(answer, spec.seed)
+        if self._cheat == "swapped-noise" and isinstance(given, ImageInput):
+            return forgeries.swapped_noise(answer, noise.normal(spec.seed, *answer[0].tensors["pixels"].shape))
+        if self._cheat == "cheap-then-prefill" and isinstance(given, TextInput):
+            own = self._honest.recheck(_replace(spec, lane="tolerant", numeric=NUMERICS["tolerant"]), *answer)
+            return forgeries.with_hidden(answer, own.tensors["hidden"])
+        if self._cheat == "copied-answer":
+            answer, self._before[spec.kind] = self._before.get(spec.kind, answer), answer
+        return answer
 
     def _stretched(
         self, spec: JobSpec, given: ImageInput, steps: int, emit: Emit, cancelled: CancelCheck
@@ -108,12 +160,70 @@ class CheatingExecutor:
         return Output({"vectors": from_numpy(vectors.astype(np.float32))}), Trace({})
 
 
-def quantise(tensors: Tensors) -> Tensors:
-    """Matrices and convolutions through int8, one scale per first index."""
+LESS: dict[str, Callable[[int], int]] = {
+    "fewer-steps": lambda steps: steps // 2,
+    "one-step-less": lambda steps: steps - 1,
+    "25-of-30-steps": lambda steps: steps * 5 // 6,
+}
+"""How many of the claimed steps are done."""
+
+
+def _other(spec: JobSpec, given: Wire, cheat: str) -> JobSpec:
+    """The job that is run in place of the one asked for."""
+    if cheat in ("wrong-seed", "swapped-noise"):
+        return _replace(spec, seed=(spec.seed + 1) % (1 << 64))
+    changed: Wire = given
+    if isinstance(given, ImageInput) and cheat == "other-input":
+        changed = ImageInput((given.label + 1) % (inputs.LABEL_MAX + 1), given.steps)
+    elif isinstance(given, EmbedInput) and cheat in ("other-input", "one-byte"):
+        change = _next_byte if cheat == "one-byte" else _reversed
+        changed = EmbedInput([change(given.texts[0]), *given.texts[1:]])
+    elif isinstance(given, TextInput):
+        changed = _other_text(given, cheat)
+    return _with_input(spec, changed) if changed is not given else spec
+
+
+def _other_text(given: TextInput, cheat: str) -> TextInput:
+    change: dict[str, object] = {}
+    if cheat == "short-prompt":
+        change = {"prompt": given.prompt[-16:]}
+    elif cheat in ("one-byte", "other-input"):
+        change = {"prompt": (_next_byte if cheat == "one-byte" else _reversed)(given.prompt)}
+    elif cheat == "other-temperature" and given.method == "sample":
+        change = {"temperature": given.temperature * 1.1}
+    elif cheat == "other-sampler":
+        change = {"method": "sample" if given.method == "greedy" else "greedy"}
+    return msgspec.structs.replace(given, **change) if change else given
+
+
+def _next_byte(text: str) -> str:
+    """The first letter replaced by the next in the alphabet; letters only, so that the text stays as long."""
+    at = next((i for i, letter in enumerate(text) if letter.isascii() and letter.isalpha()), None)
+    if at is None:
+        return "a" + text[1:]
+    return text[:at] + ("a" if text[at] in "zZ" else chr(ord(text[at]) + 1)) + text[at + 1 :]
+
+
+def _reversed(text: str) -> str:
+    return " ".join(reversed(text.split(" "))) + "?"
+
+
+def shuffle(tensors: Tensors) -> Tensors:
+    """Every matrix with its entries in another order: a model of the same size that learnt nothing."""
+    generator = np.random.Generator(np.random.Philox(1))
+
+    def one(value: NDArray[np.float32]) -> NDArray[np.float32]:
+        return generator.permutation(value.ravel()).reshape(value.shape)
+
+    return {name: one(value) if value.ndim > 1 and name != "sketch" else value for name, value in tensors.items()}
+
+
+def quantise(tensors: Tensors, largest: int = 127) -> Tensors:
+    """Matrices and convolutions through whole numbers up to `largest`, one scale per first index."""
 
     def one(value: NDArray[np.float32]) -> NDArray[np.float32]:
         rows = value.reshape(len(value), -1)
-        scale = np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-12) / 127
+        scale = np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-12) / largest
         whole: NDArray[np.float32] = (np.rint(rows / scale) * scale).astype(np.float32)
         return whole.reshape(value.shape)
 
@@ -134,5 +244,5 @@ def _replace(spec: JobSpec, **changes: object) -> JobSpec:
     return msgspec.structs.replace(spec, **changes)
 
 
-def _with_input(spec: JobSpec, given: TextInput | ImageInput) -> JobSpec:
+def _with_input(spec: JobSpec, given: Wire) -> JobSpec:
     return _replace(spec, inputs=codec.encode(given))

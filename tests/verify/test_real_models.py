@@ -10,7 +10,7 @@ import functools
 
 import pytest
 
-from benchmarks.calibration_inputs import applies, job_specs
+from node.calibration_inputs import applies, job_specs
 from verify.calibrated import calibration_for, calibrations
 from verify.calibration import Calibration
 from verify.fingerprints.registry import FINGERPRINTS

@@ -40,19 +40,27 @@ def _input(kind: Kind, index: int) -> Wire:
     return TextInput(prompt, 24, "beam", beams=4)
 
 
+IMAGE_ONLY = {
+    "fewer-steps", "one-step-less", "25-of-30-steps", "interpolated-trajectory", "swapped-noise",
+}  # fmt: skip
+TEXT_ONLY = {
+    "short-prompt", "other-temperature", "other-sampler", "cheap-then-prefill", "flipped-sketch", "constant-sketch",
+}  # fmt: skip
+
+
 def applies(cheat: str, spec: JobSpec) -> bool:
     """Whether this cheat changes anything about this job; where it does not, the run is honest."""
     given = spec.input()
     if isinstance(given, ImageInput):
-        return cheat in ("fewer-steps", "one-step-less", "int8-weights", "bf16-weights", "wrong-seed")
+        return cheat not in TEXT_ONLY | {"random-embedding", "one-byte"}
     if isinstance(given, EmbedInput):
-        return cheat in ("int8-weights", "bf16-weights", "random-embedding")
+        return cheat not in IMAGE_ONLY | TEXT_ONLY | {"wrong-seed"}
     assert isinstance(given, TextInput)
-    if cheat == "wrong-seed":
+    if cheat in ("wrong-seed", "other-temperature"):
         return given.method == "sample"
     if cheat == "short-prompt":
         return len(given.prompt) > 16
-    return cheat in ("int8-weights", "bf16-weights")
+    return cheat not in IMAGE_ONLY | {"random-embedding"}
 
 
 def job_specs(kind: Kind, lane: Lane, model: str, numeric: str, count: int) -> list[JobSpec]:
