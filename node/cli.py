@@ -15,6 +15,7 @@ import typer
 
 from node.cli_base import AsJson, Home, client, said, show_json
 from node.cli_jobs import job_app
+from node.cli_verify import calibrate, calibration_app, study_app
 from wire.errors import Malformed
 
 app = typer.Typer(
@@ -29,11 +30,8 @@ app.add_typer(job_app, name="job")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(receipt_app, name="receipt")
 app.add_typer(id_app, name="id")
-calibration_app = typer.Typer(
-    help="Thresholds that were measured, and what they cannot tell apart.", no_args_is_help=True
-)
+app.command()(calibrate)
 app.add_typer(calibration_app, name="calibration")
-study_app = typer.Typer(help="Studies that can be made again from this package alone.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
 
 PassFile = Annotated[Path | None, typer.Option("--passphrase-file", help="File that holds the passphrase.")]
@@ -202,68 +200,6 @@ def id_restore(source: Path, passphrase_file: PassFile = None, home: Home = None
     with said():
         peer = restore(home, source, read_passphrase(passphrase_file))
     typer.echo(f"restored {peer}")
-
-
-@app.command()
-def calibrate(
-    model: Annotated[str, typer.Argument(help="Name or CID of the model.")],
-    home: Home = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the records; default <home>/calibrations.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer runs and backends: a first look.")] = False,
-) -> None:
-    """Measure a model's thresholds from real runs, and sign the records with this node's identity."""
-    from node.calibration_cli import make, render
-
-    try:
-        for path, shown in make(model, home=home, out=out, quick=quick, say=lambda line: typer.echo(line, err=True)):
-            typer.echo(render(shown.record, shown.author))
-            typer.echo(f"  wrote {path}")
-    except (LocalError, Malformed) as exc:
-        raise _fail(str(exc)) from exc
-
-
-@calibration_app.command("show")
-def calibration_show(
-    files: Annotated[list[Path] | None, typer.Argument(help="Signed records; default all that are known.")] = None,
-    home: Home = None,
-    as_json: AsJson = False,
-) -> None:
-    """Print calibration records cell by cell, with those that do not separate."""
-    from node import calibration_cli as records
-
-    try:
-        shown = [records.read(file) for file in files] if files else records.known(home)
-    except (LocalError, Malformed) as exc:
-        raise _fail(str(exc)) from exc
-    if as_json:
-        return _print([records.as_json(each) for each in shown])
-    typer.echo("\n\n".join(records.render(each.record, each.author) for each in shown))
-    return None
-
-
-@study_app.command("consensus")
-def study_consensus(
-    out: Annotated[Path, typer.Option(help="Folder of the data set; a run that was stopped goes on there.")],
-    images: Annotated[int, typer.Option(help="Images of the reference backend.")] = 100_000,
-    texts: Annotated[int, typer.Option(help="Texts of the reference backend.")] = 20_000,
-    image_probes: Annotated[int, typer.Option(help="Images per other backend and per cheat.")] = 2_000,
-    text_probes: Annotated[int, typer.Option(help="Texts per other backend and per cheat.")] = 1_000,
-    steps: Annotated[int, typer.Option(help="Diffusion steps.")] = 30,
-    tokens: Annotated[int, typer.Option(help="Most tokens per text.")] = 48,
-    comparisons: Annotated[int, typer.Option(help="Pairs of different jobs to compare.")] = 1_000_000_000,
-    fingerprint_runs: Annotated[int, typer.Option(help="Runs per cheat for the fingerprint plots; 0: none.")] = 40,
-    plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw; needs the extra `study`.")] = True,
-) -> None:
-    """Generate a data set, compare a billion pairs of codes, and write tables, plots and a README."""
-    from node.study.dataset import Settings
-    from node.study.run import Extent, run
-
-    settings = Settings(images, texts, min(image_probes, images), min(text_probes, texts), steps, tokens)
-    extent = Extent(comparisons, fingerprint_runs, plots)
-    try:
-        typer.echo(run(out, settings, extent, lambda line: typer.echo(line, err=True)))
-    except LocalError as exc:
-        raise _fail(str(exc)) from exc
 
 
 @app.command()
