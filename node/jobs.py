@@ -92,6 +92,7 @@ class Board:
         try:
             self._db = sqlite_utils.Database(str(path))
             self._db.enable_wal()
+            self._db.execute("pragma synchronous = normal")  # a history of jobs; what was paid is in the ledger
             self._table = self._db.table("jobs")
             if not self._table.exists():
                 self._table.create(

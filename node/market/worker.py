@@ -7,15 +7,16 @@ the requester who pays for it; and the salt and trace leave only after the reque
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import trio
 
 from ledger.entry import Entry, InvalidEntry, Offer, decode_entry
 from node.market import pricing
 from node.market.context import Context
-from node.market.messages import Committed, Declined, Delivered, Hire, Hired, Reveal, Working
+from node.market.messages import Committed, Declined, Delivered, Hire, Hired, Reveal
+from node.market.progress import Reporter
 from verify import commitment, jury
 from verify.commitment import SALT_BYTES
 from wire import codec
@@ -24,11 +25,9 @@ from wire.errors import Busy, LocalError, Malformed, RemoteError, TransportError
 from wire.job import JobSpec, Output, Trace
 from wire.peer import PeerId, short
 from wire.transport import Channel
-from workloads.executor import Event as WorkEvent
-from workloads.executor import ExecutorCrashed, Progress
+from workloads.executor import ExecutorCrashed
 from workloads.inputs import check
 
-EVENTS_BUFFERED = 64
 FRAME_S = 20.0
 """Seconds that a requester has to send what it is its turn to send."""
 DEADLINE_MS_MAX = 3_660_000
@@ -148,37 +147,29 @@ class Worker:
 
     async def _run(self, channel: Channel, spec: JobSpec) -> tuple[Output, Trace]:
         """Run the model, telling the requester how far it is; a requester that went away cancels the run."""
-        send, receive = trio.open_memory_channel[WorkEvent](EVENTS_BUFFERED)
-        result: list[tuple[Output, Trace]] = []
+        reporter = Reporter()
+        outcome: tuple[Output, Trace] | None = None
+        failure: Exception | None = None
 
-        async def run() -> None:
-            async with send:
-                result.append(await self._context.pool.run(spec, _forward(send)))
+        async def report() -> None:
+            nonlocal failure
+            try:
+                await reporter.forward(channel)
+            except TransportError as exc:
+                failure = exc
+                nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run)
-            async with receive:
-                done = 0
-                async for event in receive:
-                    done = event.done if isinstance(event, Progress) else done + 1
-                    await channel.send(codec.encode(_working(event, done)))
-        return result[0]
-
-
-def _forward(send: trio.MemorySendChannel[WorkEvent]) -> Callable[[WorkEvent], None]:
-    """Passes events on; a requester that reads too slowly loses some of them, never the answer."""
-
-    def emit(event: WorkEvent) -> None:
-        with suppress(trio.WouldBlock, trio.BrokenResourceError):
-            send.send_nowait(event)
-
-    return emit
-
-
-def _working(event: WorkEvent, done: int) -> Working:
-    if isinstance(event, Progress):
-        return Working(event.done, event.total)
-    return Working(done, 0, event.text)
+            nursery.start_soon(report)
+            try:
+                outcome = await self._context.pool.run(spec, reporter.emit)
+            except (LocalError, ExecutorCrashed) as exc:
+                failure = exc
+            reporter.finish()
+        if failure is not None:
+            raise failure
+        assert outcome is not None, "a run gives an answer or a reason"
+        return outcome
 
 
 def _terms(offer: Offer) -> tuple[bytes, PeerId, int, int, int]:

@@ -250,7 +250,7 @@ async def market(
         first = node.world.nodes[0]
         join = [] if node is first else [address_of(0, first.peer)]
         chosen: dict[str, Any] = {"price_percent": 50 if cheat else 100, **base, **(only or {}).get(node.number, {})}
-        own = Settings(home=home, bootstrap=join, **chosen)
+        own = Settings(home=home, **chosen).model_copy(update={"bootstrap": join})  # addresses of this network, not TCP
         transport: Any = (
             node.transport if log is None and alter is None else Tap(node, [] if log is None else log, alter)
         )
