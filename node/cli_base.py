@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wire.errors import LocalError
+from wire.errors import LocalError, Malformed
 
 if TYPE_CHECKING:
     from node.local import Local
@@ -27,10 +27,10 @@ def fail(message: str, code: int = 1) -> typer.Exit:
 
 @contextmanager
 def said() -> Iterator[None]:
-    """Failures of this machine's become one line and exit status 1."""
+    """Failures of this machine, and files that are not what they should be, become one line and exit status 1."""
     try:
         yield
-    except LocalError as exc:
+    except (LocalError, Malformed) as exc:
         raise fail(str(exc)) from exc
 
 
