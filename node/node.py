@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -69,6 +69,8 @@ AD_MS = 300_000
 
 SHOWN_ENTRIES = 100
 PULL_S = 5.0
+LOST_PER_ROUND = 4
+"""Peers that we lost sight of and look for in one round of catching up."""
 RECOVER_S = 5.0
 """Seconds to look for a longer history of our own before we sign anything."""
 
@@ -94,6 +96,7 @@ class Node:
         self._finder = Finder(context, dht, trust)
         self._requester = Requester(context, board, self._finder, self._payer)
         self._started = time.monotonic()
+        self._turn = 0
 
     # ---- what the API shows
 
@@ -274,8 +277,26 @@ class Node:
                 if peer not in known:
                     known[peer] = None
                     await self.dht.meet(peer)
-            for peer in known:
+            for peer in [*known, *await self._lost(known)]:
                 await self.catch_up(peer)
+
+    async def _lost(self, known: Collection[PeerId]) -> list[PeerId]:
+        """A few peers whose chains we keep but of whom we lost sight, looked for in turn.
+
+        Two peers that found each other dead for a moment forget one another, and one may owe the other something.
+        """
+        me = self.context.identity.peer
+        lost = [author for author in self.context.ledger.authors() if author != me and author not in known]
+        if not lost:
+            return []
+        start = self._turn % len(lost)
+        self._turn = start + LOST_PER_ROUND
+        found = (lost[start:] + lost[:start])[:LOST_PER_ROUND]
+        for peer in found:
+            with trio.move_on_after(PULL_S):
+                self.context.transport.learn(peer, await self.dht.find_peer(peer))
+                await self.dht.meet(peer)
+        return found
 
     async def catch_up(self, peer: PeerId) -> None:
         """One peer's chain."""

@@ -370,7 +370,22 @@ async def check_books(w: World, *, honest: bool = False) -> None:
 async def _settled(w: World) -> None:
     with trio.move_on_after(SETTLE_S) as late:
         await w.until(lambda: even(w))
-    assert not late.cancelled_caught, f"balances {balances(w)} after {SETTLE_S:g} s"
+    if late.cancelled_caught:
+        raise AssertionError(f"balances {balances(w)} after {SETTLE_S:g} s; {await _why_uneven(w)}")
+
+
+async def _why_uneven(w: World) -> str:
+    """What each node has not settled, whom it knows, and how far it has read the others' chains."""
+    told = []
+    for node in w.nodes:
+        ledger, keyring = node.app.context.ledger, node.app.context.keyring
+        heads = [ledger.head(other.peer) - other.app.context.ledger.head() for other in w.nodes if other is not node]
+        keys = sum(keyring.record(other.peer) is not None for other in w.nodes)
+        told.append(
+            f"node {node.number}: reserved {ledger.reserved()}, unsettled {len(await ledger.unsettled())}, "
+            f"contacts {len(node.app.dht.contacts())}, keys {keys}, behind {heads}"
+        )
+    return "; ".join(told)
 
 
 def check_payments(body: Receipt) -> None:
