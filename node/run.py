@@ -61,7 +61,7 @@ def _first(group: BaseExceptionGroup[LocalError]) -> LocalError:
 
 
 async def _main(settings: Settings) -> None:
-    from node.node import open_node
+    from node.compose import open_node
 
     async with trio.open_nursery() as nursery:
         stop = trio.CancelScope()

@@ -22,9 +22,10 @@ import trio
 
 from crdt.service import run_inline
 from ledger.entry import Receipt, Settle
+from node.compose import Faults, Offload, assemble
 from node.config import Settings
 from node.jobs import Job
-from node.node import Faults, Node, Offload, assemble
+from node.node import Node
 from sim.faults import CALM
 from sim.faults import Faults as Roughness
 from sim.transport import SimTransport, address_of

@@ -1,0 +1,218 @@
+"""A running node, put together: every service opened in the order in which they need one another, each a scope.
+
+    identity -> transport -> pool -> ledger, DHT, shared state -> market -> API
+
+`assemble` does all that lies between the network and the API, over any filling of the Transport seam: libp2p, or the
+simulated network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+import trio
+
+from crdt import service as crdt_service
+from crdt.service import Replicas, open_replicas
+from dht import service as dht_service
+from dht.service import Dht, open_dht
+from ledger import ports as ledger_ports
+from ledger import service as ledger_service
+from ledger.service import Ledger, open_ledger
+from node import log
+from node.config import Settings
+from node.identity import load_or_create
+from node.jobs import Board
+from node.keys import Keyring
+from node.market.context import Context, Executors, NodeIdentity, Slots
+from node.node import NAMESPACES, Node, now_ms
+from node.transport_libp2p import open_transport
+from node.trust import Trust
+from verify.calibrated import calibrations
+from wire.errors import LocalError, Malformed, RemoteError, StorageError
+from wire.peer import PeerId, from_text, short
+from wire.transport import Transport
+from workloads.catalog import built_in
+from workloads.executor import ModelInfo
+from workloads.service import Pool, open_pool
+
+
+def _served(settings: Settings) -> Sequence[ModelInfo]:
+    installed = built_in().capabilities().models
+    names = {model.name for model in installed}
+    unknown = sorted(set(settings.models) - names)
+    if unknown:
+        raise LocalError(f"models: {unknown[0]!r} is not installed; known: {', '.join(sorted(names))}")
+    return [model for model in installed if not settings.models or model.name in settings.models]
+
+
+@dataclass(frozen=True)
+class Offload:
+    """Where blocking work runs: worker threads, or, under a virtual clock, right here."""
+
+    ledger: ledger_ports.RunSync = ledger_service.in_thread
+    dht: dht_service.Run = dht_service.in_thread
+    shared: crdt_service.Offload = trio.to_thread.run_sync
+
+
+@asynccontextmanager
+async def open_node(settings: Settings) -> AsyncIterator[Node]:
+    """A running node with its API; leaving the scope stops it in the opposite order.
+
+    Raises:
+        LocalError: something of this machine's (a file, a port, a setting) prevents it; says what.
+    """
+    from node.api import open_api
+
+    identity = load_or_create(settings)
+    faults = Faults(log.get().bind(node=short(identity.peer)))
+    async with (
+        open_transport(
+            identity.ed25519_seed, listen=settings.listen, blame=faults.blame, on_bug=faults.bug
+        ) as transport,
+        _open_pool(settings) as pool,
+        assemble(settings, identity, transport, pool, now_ms, faults=faults) as node,
+        open_api(node, settings.home, settings.api_port),
+    ):
+        yield node
+
+
+class Faults:
+    """Where the faults of peers and our own go: the log."""
+
+    def __init__(self, logger: structlog.typing.FilteringBoundLogger) -> None:
+        self.log = logger
+
+    def blame(self, exc: RemoteError) -> None:
+        """A peer broke a rule."""
+        self.log.warning("peer_at_fault", peer=short(PeerId(exc.peer)), reason=exc.reason, penalty=exc.penalty)
+
+    def disk(self, exc: StorageError) -> None:
+        """Our disk refused something that can be done without."""
+        self.log.error("not_stored", reason=str(exc))
+
+    def bug(self, exc: Exception) -> None:
+        """A handler of ours failed."""
+        self.log.error("handler_failed", error=repr(exc), exc_info=exc)
+
+
+@asynccontextmanager
+async def assemble(
+    settings: Settings,
+    identity: NodeIdentity,
+    transport: Transport,
+    pool: Executors,
+    clock_ms: Callable[[], int],
+    *,
+    faults: Faults,
+    offload: Offload | None = None,
+) -> AsyncIterator[Node]:
+    """Everything between the network and the API, over any filling of the Transport seam.
+
+    Raises:
+        LocalError: as `open_node`.
+    """
+    async with AsyncExitStack() as stack:
+        keyring = Keyring()
+        keyring.learn(identity.key_record(), author=identity.peer)
+        seeds = _bootstrap(transport, settings)
+        stores = _open_stores(settings, identity, transport, clock_ms, keyring, seeds, faults, offload or Offload())
+        ledger, dht, replicas = await stack.enter_async_context(stores)
+        board = Board(settings.home / "jobs.db", clock_ms, open_max=settings.jobs_queued_max, on_fault=faults.disk)
+        stack.callback(board.close)
+        context = Context(
+            settings=settings,
+            identity=identity,
+            transport=transport,
+            ledger=ledger,
+            pool=pool,
+            calibrations=calibrations(),
+            keyring=keyring,
+            models=_served(settings),
+            now_ms=clock_ms,
+            blame=faults.blame,
+            log=faults.log,
+            slots=Slots(settings.worker_slots),
+        )
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        stack.callback(nursery.cancel_scope.cancel)
+        node = Node(context, board, dht, replicas, Trust(identity.peer, ledger), nursery)
+        await node.recover(seeds)
+        node.serve()
+        nursery.start_soon(_join, node)
+        nursery.start_soon(node.catch_up_forever)
+        yield node
+
+
+@asynccontextmanager
+async def _open_stores(
+    settings: Settings,
+    identity: NodeIdentity,
+    transport: Transport,
+    clock_ms: Callable[[], int],
+    keyring: Keyring,
+    seeds: Sequence[PeerId],
+    faults: Faults,
+    run: Offload,
+) -> AsyncIterator[tuple[Ledger, Dht, Replicas]]:
+    """What a node keeps with others, each in a file of its own."""
+    home, blame = settings.home, faults.blame
+    async with (
+        open_ledger(
+            home / "ledger.db",
+            identity,
+            transport,
+            clock_ms,
+            keyring.check,
+            allowance_micro=settings.credit_limit_micro,
+            blame=blame,
+            run=run.ledger,
+        ) as ledger,
+        open_dht(transport, identity, clock_ms, home / "dht.db", seeds, blame=blame, run=run.dht) as dht,
+        open_replicas(
+            home / "shared.db",
+            identity,
+            transport,
+            clock_ms,
+            namespaces=NAMESPACES,
+            peers=lambda: [contact.peer for contact in dht.contacts()],
+            period_s=settings.sync_period_s,
+            blame=blame,
+            offload=run.shared,
+        ) as replicas,
+    ):
+        yield ledger, dht, replicas
+
+
+async def _join(node: Node) -> None:
+    await node.dht.bootstrap()
+    await node.announce_forever()
+
+
+def _open_pool(settings: Settings) -> AbstractAsyncContextManager[Pool]:
+    return open_pool(
+        workers=settings.worker_processes,
+        threads=settings.worker_threads,
+        idle_s=settings.worker_idle_s,
+        cheat=settings.cheat or None,
+    )
+
+
+def _bootstrap(transport: Transport, settings: Settings) -> list[PeerId]:
+    """The peers to join through, their addresses learned.
+
+    Raises:
+        LocalError: an address without a peer id.
+    """
+    peers = []
+    for address in settings.bootstrap:
+        try:
+            peer = from_text(address.rpartition("/p2p/")[2])
+        except Malformed as exc:
+            raise LocalError(f"bootstrap: {address!r} does not end in /p2p/<peer id>: {exc}") from exc
+        transport.learn(peer, [address])
+        peers.append(peer)
+    return peers
