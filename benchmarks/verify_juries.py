@@ -33,8 +33,9 @@ from verify.juror import Juror
 from verify.jury import pool_hash, pool_of
 from verify.ladder import LEVELS, LEVELS_STRICT, LEVELS_WITHOUT_DISPUTE, Level, build_ladder, level_secret
 from verify.messages import JuryAsk
-from verify.odds import clopper_pearson, ladder_odds
+from verify.odds import ladder_odds
 from verify.round import Action, AskJuror, AskReveal, Round
+from verify.statistics import clopper_pearson
 from verify.verdict import Finding, judge
 from wire import bls, codec
 from wire.envelope import Envelope, seal

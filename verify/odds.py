@@ -9,7 +9,7 @@ a finite sum, computed in float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from verify.ladder import Level
@@ -149,38 +149,3 @@ def replaced_odds(size: int, replaced: int, silent: float) -> float:
     """
     fewer = (math.comb(size - 1 + i, i) * (1 - silent) ** size * silent**i for i in range(replaced))
     return max(0.0, 1.0 - math.fsum(fewer))
-
-
-def clopper_pearson(hits: int, runs: int, alpha: float = 0.05) -> tuple[float, float]:
-    """Exact two-sided confidence bounds of a probability from `hits` in `runs` (Clopper and Pearson, 1934)."""
-    assert 0 <= hits <= runs, "as many hits as runs at most"
-    assert runs > 0, "no runs, no bounds"
-    low = 0.0 if hits == 0 else _solve(lambda p: _tail(runs, hits, p) - alpha / 2)
-    high = 1.0 if hits == runs else _solve(lambda p: alpha / 2 - (1 - _tail(runs, hits + 1, p)))
-    return low, high
-
-
-def _tail(runs: int, hits: int, p: float) -> float:
-    """P(Binomial(runs, p) >= hits), by logarithms: runs may be many."""
-    if p <= 0 or p >= 1:
-        return float(hits == 0 or p >= 1)
-    logs = (
-        math.lgamma(runs + 1) - math.lgamma(i + 1) - math.lgamma(runs - i + 1) + i * math.log(p)
-        + (runs - i) * math.log1p(-p)
-        for i in _shorter(runs, hits)
-    )  # fmt: skip
-    total = math.fsum(math.exp(log) for log in logs)
-    return total if 2 * hits > runs else 1 - total
-
-
-def _shorter(runs: int, hits: int) -> range:
-    return range(hits, runs + 1) if 2 * hits > runs else range(hits)
-
-
-def _solve(rising: Callable[[float], float]) -> float:
-    """The root in 0..1 of a rising function."""
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if rising(middle) > 0 else (middle, high)
-    return (low + high) / 2

@@ -19,7 +19,6 @@ from verify.odds import (
     Finite,
     at_least,
     best_of,
-    clopper_pearson,
     hypergeometric,
     ladder_odds,
     majority_wrong,
@@ -29,6 +28,7 @@ from verify.odds import (
 )
 from verify.receipt import check
 from verify.round import AskJuror, AskReveal, Outcome, Round
+from verify.statistics import clopper_pearson
 from wire.hashing import digest
 
 SHARES = (0.0, 0.1, 0.2, 0.3)
@@ -123,7 +123,7 @@ def test_throwing_away_draws_gains_what_is_stated_and_locks_what_is_stated() -> 
                 got += 1
                 break
             abandoned += 1
-    low, high = clopper_pearson(got, runs, 0.001)
+    low, high = clopper_pearson(got, runs, 0.999)
     assert low <= stated.chance <= high
     assert abandoned / runs == pytest.approx(stated.abandoned, rel=0.2)
     assert stated.locked == pytest.approx(stated.abandoned * reservation)
@@ -177,7 +177,7 @@ def test_the_odds_of_replacements_are_those_of_counting() -> None:
             silent = chance.random() < 0.3
             passed, answered = passed + silent, answered + (not silent)
         over += passed >= 3
-    low, high = clopper_pearson(over, runs, 0.001)
+    low, high = clopper_pearson(over, runs, 0.999)
     assert low <= replaced_odds(3, 3, 0.3) <= high
 
 
