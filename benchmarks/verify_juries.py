@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from benchmarks.calibration_inputs import job_specs
 from benchmarks.line import show
+from node.calibration_inputs import job_specs
 from verify.bisection import StateBook, StepOpening, latent_states
 from verify.calibrated import calibration_for, calibrations
 from verify.commitment import commit

@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 
 from benchmarks import full_states, training_step
-from benchmarks.calibration_inputs import job_specs
 from benchmarks.line import show
+from node.calibration_inputs import job_specs
 from verify.calibrated import calibration_for
 from verify.fingerprints import opening, tensor_freivalds, text_margin, text_sketch, train_step
 from wire import codec

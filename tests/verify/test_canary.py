@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.calibration_inputs import job_specs
+from node.calibration_inputs import job_specs
 from tests.verify import world
 from verify import eprocess
 from verify.calibrated import calibration_for, calibrations

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.calibration_inputs import job_specs
+from node.calibration_inputs import job_specs
 from tests.verify import lsh_oracle
 from verify.faults import Refused
 from verify.fingerprints.image_hash import (

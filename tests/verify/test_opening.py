@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.calibration_inputs import job_specs
+from node.calibration_inputs import job_specs
 from verify.calibrated import calibration_for
 from verify.faults import ExpectedUnusable, Refused
 from verify.fingerprints import opening, seeded

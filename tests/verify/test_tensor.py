@@ -270,7 +270,7 @@ def test_integers_of_other_types_or_sides_are_refused() -> None:
 def vectors(variant: str) -> NDArray[np.float32]:
     executor = LocalExecutor(find(variant))
     info = built_in().find("ngram-embed").info
-    from benchmarks.calibration_inputs import job_specs
+    from node.calibration_inputs import job_specs
 
     rows = []
     for spec in job_specs("embed.text", "tolerant", info.cid, "f32", 30):

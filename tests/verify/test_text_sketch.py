@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from benchmarks import full_states
-from benchmarks.calibration_inputs import job_specs
+from node.calibration_inputs import job_specs
 from verify.faults import ExpectedUnusable, Refused
 from verify.fingerprints import text_sketch
 from verify.fingerprints.base import FAR
