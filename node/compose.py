@@ -140,6 +140,7 @@ async def assemble(
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         node = Node(context, board, dht, replicas, Trust(identity.peer, ledger), nursery)
+        node.learn_keys()
         await node.recover(seeds)
         node.serve()
         nursery.start_soon(_join, node)

@@ -164,6 +164,7 @@ class Node:
 
     async def ledger_audit(self) -> dict[str, Any]:
         """Our chain, checked from its first entry."""
+        self.learn_keys()
         report = await self.context.ledger.audit()
         return {"ok": report.ok, "entries": report.entries, "issues": [str(issue) for issue in report.issues]}
 
