@@ -12,16 +12,16 @@ from pathlib import Path
 
 from node import config
 from node.calibrating import PHASH_ALONE, QUICK, Effort, Say, measure_cell, records
+from node.calibrations import FOLDER, SUFFIX, files, read_signed
 from node.identity import load_or_create
 from verify.calibrated import calibrations, refused_calibrations
 from verify.calibration import Calibration, CheatCell, to_json
-from verify.signed_calibration import SignedCalibration, load, sign
+from verify.signed_calibration import SignedCalibration, sign
 from wire.errors import StorageError
 from wire.job import Kind, Lane
 from wire.peer import to_text
 from workloads.catalog import built_in
 
-SUFFIX = ".calibration"
 LANES: tuple[Lane, ...] = ("tolerant", "exact")
 
 
@@ -52,7 +52,7 @@ def make(model: str, *, home: Path | None, out: Path | None, quick: bool, say: S
     settings = config.load({"home": home})
     kind: Kind = built_in().find(model).manifest.kind
     identity = load_or_create(settings)
-    folder = out or settings.home / "calibrations"
+    folder = out or settings.home / FOLDER
     effort = QUICK if quick else Effort()
     for lane in LANES:
         say(f"{kind}, lane {lane}")
@@ -79,17 +79,13 @@ def known(home: Path | None) -> list[Shown]:
         StorageError: a file cannot be read. Malformed: a file is damaged, badly signed or contradicts itself.
     """
     shipped = sorted([*calibrations().values(), *refused_calibrations()], key=cell_name)
-    folder = config.load({"home": home}).home / "calibrations"
-    return [*(Shown(record, "") for record in shipped), *map(read, sorted(folder.glob("*" + SUFFIX)))]
+    own = files(config.load({"home": home}).home)
+    return [*(Shown(record, "") for record in shipped), *map(read, own)]
 
 
 def read(path: Path) -> Shown:
     """One signed file; raises as `known`."""
-    try:
-        raw = path.read_bytes()
-    except OSError as exc:
-        raise StorageError(f"cannot read {path}: {exc.strerror}") from exc
-    signed = load(raw)
+    signed = read_signed(path)
     return Shown(signed.record, to_text(signed.author))
 
 

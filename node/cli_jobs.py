@@ -37,6 +37,9 @@ def job_submit(
     seed: Annotated[int | None, typer.Option(help="Seed of the generator.")] = None,
     budget_micro: Annotated[int | None, typer.Option(help="Most to pay, fees included.")] = None,
     timeout_s: Annotated[float, typer.Option(help="Seconds for the whole job.")] = 120.0,
+    calibration: Annotated[
+        str | None, typer.Option(help="Hash (its beginning is enough) of the record to judge by.")
+    ] = None,
     wait: Annotated[bool, typer.Option(help="Follow the job to its end.")] = True,
     out: Out = None,
     as_json: AsJson = False,
@@ -50,6 +53,8 @@ def job_submit(
         body["seed"] = seed
     if budget_micro is not None:
         body["budget_micro"] = budget_micro
+    if calibration is not None:
+        body["calibration"] = calibration
     with client(home) as local:
         view = local.raw("POST", "/api/v1/jobs", body)
         if wait:

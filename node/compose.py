@@ -23,6 +23,7 @@ from ledger import ports as ledger_ports
 from ledger import service as ledger_service
 from ledger.service import Ledger, open_ledger
 from node import log
+from node.calibrations import usable
 from node.config import Settings
 from node.identity import load_or_create
 from node.jobs import Board
@@ -31,7 +32,6 @@ from node.market.context import Context, Executors, NodeIdentity, Slots
 from node.node import NAMESPACES, Node, now_ms
 from node.transport_libp2p import open_transport
 from node.trust import Trust
-from verify.calibrated import calibrations
 from wire.errors import LocalError, Malformed, RemoteError, StorageError
 from wire.peer import PeerId, from_text, short
 from wire.transport import Transport
@@ -129,7 +129,7 @@ async def assemble(
             transport=transport,
             ledger=ledger,
             pool=pool,
-            calibrations=calibrations(),
+            calibrations=usable(settings, identity.peer, faults.log),
             keyring=keyring,
             models=_served(settings),
             now_ms=clock_ms,

@@ -15,7 +15,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from wire.errors import LocalError
+from wire.errors import LocalError, Malformed
+from wire.peer import from_text
 
 TCP = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/[^/]+/tcp/[0-9]{1,5}(/p2p/[^/]+)?")
 """What the transport can use. Read loosely: the transport itself decides on the parts."""
@@ -55,6 +56,9 @@ class Settings(BaseSettings):
     stall_s: float = Field(default=20.0, gt=0, description="Seconds of silence after which a worker counts as dead.")
     juror_s: float = Field(default=20.0, gt=0, description="Seconds a juror has for each of its two answers.")
     sync_period_s: float = Field(default=5.0, gt=0, description="Seconds between rounds of catching up with peers.")
+    calibration_authors: list[str] = Field(
+        default=[], description="Peer ids whose signed calibrations in <home>/calibrations count, besides our own."
+    )
     passphrase_file: Path | None = Field(default=None, description="File holding the passphrase of the key file.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     log_json: bool = Field(default=False, description="Log one JSON object per line instead of text.")
@@ -76,6 +80,16 @@ class Settings(BaseSettings):
             if TCP.fullmatch(address) is None:
                 raise ValueError(f"{address!r} is not a TCP multiaddr such as /ip4/192.0.2.7/tcp/4001")
         return addresses
+
+    @field_validator("calibration_authors", mode="after")
+    @classmethod
+    def _peer_ids(cls, authors: list[str]) -> list[str]:
+        for author in authors:
+            try:
+                from_text(author)
+            except Malformed as exc:
+                raise ValueError(str(exc)) from exc
+        return authors
 
     @field_validator("cheat", mode="after")
     @classmethod

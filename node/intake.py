@@ -14,15 +14,17 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 
 from node.jobs import Request
+from verify.calibrated import calibrations as shipped
+from verify.calibration import Calibration
 from wire import codec
 from wire.codec import Wire
 from wire.errors import LocalError
 from wire.job import INPUTS
 from wire.limits import INPUT_BYTES_MAX, JURY_MAX
-from workloads.executor import ModelInfo
+from workloads.executor import NUMERICS, ModelInfo
 from workloads.inputs import check_input
 
-FIELDS = ("kind", "model", "input", "lane", "policy", "seed", "budget_micro", "timeout_s", "retries")
+FIELDS = ("kind", "model", "input", "lane", "policy", "seed", "budget_micro", "timeout_s", "retries", "calibration")
 TIMEOUT_S_MAX = 3600.0
 RETRIES_MAX = 5
 
@@ -40,13 +42,16 @@ class Refused(LocalError):
         return self.message + (f"; known: {', '.join(self.known)}" if self.known else "")
 
 
-def parse(body: Any, models: Sequence[ModelInfo], *, random_seed: int) -> Request:
+def parse(
+    body: Any, models: Sequence[ModelInfo], *, random_seed: int, calibrations: Mapping[bytes, Calibration] | None = None
+) -> Request:
     """Check the body of a job submission.
 
     Args:
         body: decoded JSON.
         models: what can be named.
         random_seed: the seed where the user gave none, 0..2**63-1.
+        calibrations: records that can be named, by hash; default those that ship.
 
     Raises:
         Refused: with a machine-readable code and the known alternatives.
@@ -76,7 +81,28 @@ def parse(body: Any, models: Sequence[ModelInfo], *, random_seed: int) -> Reques
         budget_micro=None if budget is None else _number(body, "budget_micro", int, 0, 2**53, 0),
         timeout_s=_number(body, "timeout_s", float, 0.1, TIMEOUT_S_MAX, 120.0),
         retries=_number(body, "retries", int, 0, RETRIES_MAX, 2),
+        calibration=_calibration(body, kind, model.cid, lane, shipped() if calibrations is None else calibrations),
     )
+
+
+def _calibration(
+    body: Mapping[str, Any], kind: str, cid: str, lane: str, known: Mapping[bytes, Calibration]
+) -> bytes | None:
+    """The hash of the one certified record of this subject that begins as the user wrote it, in hexadecimal."""
+    wanted = body.get("calibration")
+    if wanted is None:
+        return None
+    subject = (kind, cid, lane, NUMERICS[lane])  # type: ignore[index]  # one of the model's lanes, checked by `parse`
+    fitting = [
+        hash_.hex()
+        for hash_, each in known.items()
+        if each.certified and (each.kind, each.model, each.lane, each.numeric) == subject
+    ]
+    named = [text for text in fitting if isinstance(wanted, str) and wanted and text.startswith(wanted)]
+    if len(named) != 1:
+        what = f"{wanted!r} is the beginning of {len(named)} certified calibrations of this model and lane, not of one"
+        raise Refused("bad_request", f"calibration {what}", fitting)
+    return bytes.fromhex(named[0])
 
 
 def _only(given: Mapping[str, Any], known: Sequence[str], what: str) -> None:

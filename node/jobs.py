@@ -26,7 +26,11 @@ EVENTS_MAX = 2000
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What the user asked for, checked. `inputs` is canonical; `timeout_s` bounds the whole job."""
+    """What the user asked for, checked.
+
+    `inputs` is canonical; `timeout_s` bounds the whole job; `calibration` is the hash of the record that must judge it,
+    or None for the first that fits.
+    """
 
     kind: Kind
     model: str
@@ -37,6 +41,7 @@ class Request(msgspec.Struct, frozen=True):
     budget_micro: int | None
     timeout_s: float
     retries: int
+    calibration: bytes | None = None
 
 
 @dataclass

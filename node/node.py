@@ -172,7 +172,8 @@ class Node:
 
     async def submit(self, body: Any) -> Job:
         """Check a request and start on it."""
-        request = intake.parse(body, self.known_models(), random_seed=secrets.randbits(63))
+        known = self.context.calibrations
+        request = intake.parse(body, self.known_models(), random_seed=secrets.randbits(63), calibrations=known)
         job = self.board.add(secrets.token_hex(16), request)
         self._nursery.start_soon(self._requester.run, job)
         return job

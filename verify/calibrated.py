@@ -36,20 +36,28 @@ def refused_calibrations() -> tuple[Calibration, ...]:
 
 
 def _read(folder: Traversable) -> list[Calibration]:
-    texts = [each.read_text("utf-8") for each in folder.iterdir() if each.name.endswith(".json")]
-    return list(map(from_json, texts))
+    names = sorted(each.name for each in folder.iterdir() if each.name.endswith(".json"))
+    return [from_json((folder / name).read_text("utf-8")) for name in names]
 
 
-def calibration_for(kind: Kind, model: str, lane: Lane, numeric: str) -> Calibration:
-    """The record that a requester names in its spec.
+def calibration_for(
+    kind: Kind, model: str, lane: Lane, numeric: str, *, records: Mapping[bytes, Calibration] | None = None
+) -> Calibration:
+    """The record that a requester names in its spec: the first certified one of this subject.
+
+    Args:
+        kind, model, lane, numeric: the subject.
+        records: by hash, in order of preference; default those that ship.
 
     Raises:
-        LocalError: none, or only one that does not separate honest work from named cheats.
+        LocalError: none, or only such as do not separate honest work from named cheats.
     """
     subject = (kind, model, lane, numeric)
-    for record in calibrations().values():
-        if (record.kind, record.model, record.lane, record.numeric) == subject:
-            if not record.certified:
-                raise LocalError(f"lane {lane} cannot tell {', '.join(record.inseparable)} from honest {kind} work")
+    known = calibrations() if records is None else records
+    fitting = [each for each in known.values() if (each.kind, each.model, each.lane, each.numeric) == subject]
+    for record in fitting:
+        if record.certified:
             return record
+    if fitting:
+        raise LocalError(f"lane {lane} cannot tell {', '.join(fitting[0].inseparable)} from honest {kind} work")
     raise LocalError(f"no calibration of {model} in lane {lane}, numeric class {numeric}")

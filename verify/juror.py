@@ -26,7 +26,7 @@ from verify.verdict import Finding, abstain, judge, refused
 from wire.envelope import Envelope, Signer, seal
 from wire.errors import Busy, Malformed, RemoteError
 from wire.hashing import digest
-from wire.job import Expected, JurorCommit, JurorReveal, VerdictWord
+from wire.job import Expected, JobSpec, JurorCommit, JurorReveal, VerdictWord
 from wire.peer import PeerId
 
 CLOCK_SKEW_MS = 60_000
@@ -148,9 +148,9 @@ class Juror:
         spec, ask = hearing.case.spec, hearing.ask
         fingerprint = FINGERPRINTS.get((spec.kind, spec.lane))
         calibration = self._calibrations.get(spec.calibration)
-        why = _why_unable(hearing.case, fingerprint, calibration)
-        if why or fingerprint is None or calibration is None:
-            hearing.finding = abstain(why)
+        unable = why_unable(spec, calibration)
+        if unable is not None or fingerprint is None or calibration is None:
+            hearing.finding = unable
             return
         hearing.fingerprint, hearing.thresholds = fingerprint, calibration.thresholds
         try:
@@ -158,7 +158,7 @@ class Juror:
         except Refused as exc:
             hearing.finding = refused(exc)
         except Malformed as exc:
-            hearing.finding = abstain(f"the input cannot be read: {exc}")
+            hearing.finding = abstain("input", f"the input cannot be read: {exc}")
 
     def rule(self, hearing: Hearing, result: Expected | Finding | None = None) -> JuryAnswer:
         """Turn what the re-run gave into an answer to the requester; the first call decides.
@@ -240,14 +240,21 @@ class Juror:
         return seal(self._signer, "juror.reveal", opened)
 
 
-def _why_unable(case: Case, fingerprint: Fingerprint | None, calibration: Calibration | None) -> str:
-    """Why we cannot judge; empty if we can."""
-    spec = case.spec
+def why_unable(spec: JobSpec, calibration: Calibration | None) -> Finding | None:
+    """Why nobody with this calibration can judge such a job: an abstention with its code; None if one can.
+
+    Args:
+        spec: of the job.
+        calibration: our record of the hash that the spec names, if we have one.
+    """
+    fingerprint = FINGERPRINTS.get((spec.kind, spec.lane))
     if fingerprint is None or fingerprint.id != spec.fingerprint:
-        return f"fingerprint {spec.fingerprint!r} is not ours"
+        return abstain("fingerprint", f"fingerprint {spec.fingerprint!r} is not ours")
     if calibration is None:
-        return f"calibration {spec.calibration.hex()[:12]} is unknown"
+        return abstain("calibration.unknown", f"calibration {spec.calibration.hex()[:12]} is not known here")
     subject = (calibration.kind, calibration.model, calibration.lane, calibration.numeric, calibration.fingerprint)
     if subject != (spec.kind, spec.model, spec.lane, spec.numeric, spec.fingerprint):
-        return "the calibration is for something else"
-    return "" if calibration.certified else "the calibration does not separate honest work from named cheats"
+        return abstain("calibration.subject", "the calibration is for something else")
+    if not calibration.certified:
+        return abstain("calibration.uncertified", "the calibration does not separate honest work from named cheats")
+    return None

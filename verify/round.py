@@ -36,6 +36,7 @@ from verify.case import (
 from verify.faults import Fault, demand
 from verify.messages import JuryAnswer, JuryAsk, RevealAsk
 from verify.receipt import JurorSummary, JurorWord, OutcomeWord, build
+from verify.verdict import INABILITIES
 from wire.certificate import assemble
 from wire.envelope import Envelope
 from wire.job import Certificate, JurorCommit, JurorReveal, Receipt, VerdictWord
@@ -216,7 +217,7 @@ class Round:
         if answer.said.domain == "juror.reveal":
             reveal = open_reveal(self.case, answer.said, author=peer)
             demand(reveal.verdict not in VOTES, "early", "a vote opened before the jury was full")
-            return str(reveal.verdict)
+            return _why_no_vote(reveal)
         sealed = open_commit(self.case, answer.said, author=peer)
         key = open_key(answer.key, peer)
         seat.commit, seat.sealed, seat.key, seat.bls = answer.said, sealed, answer.key, key
@@ -355,6 +356,12 @@ class Round:
         seat = self._seats[peer]
         word: JurorWord = "silent" if seat.opened is None else seat.opened.verdict
         return JurorSummary(peer, seat.rank, word, seat.opened.distances if seat.opened else {})
+
+
+def _why_no_vote(reveal: JurorReveal) -> str:
+    """The verdict, with the reason if the juror abstains and gives one that we know: `abstain.calibration.unknown`."""
+    given = [f"abstain.{code}" for code in INABILITIES if f"abstain.{code}" in reveal.distances]
+    return given[0] if given and reveal.verdict == "abstain" else reveal.verdict
 
 
 def _waiting(seat: _Seat) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from verify.faults import ExpectedUnusable, Refused
 from verify.fingerprints.base import Fingerprint
@@ -16,6 +17,19 @@ from wire import codec
 from wire.errors import Malformed
 from wire.hashing import digest
 from wire.job import Expected, Output, Trace, VerdictWord
+
+Inability = Literal[
+    "model",
+    "fingerprint",
+    "calibration.unknown",
+    "calibration.subject",
+    "calibration.uncertified",
+    "threshold",
+    "input",
+]
+"""Why a juror abstains: what it lacks or cannot read."""
+
+INABILITIES: tuple[Inability, ...] = get_args(Inability)
 
 
 @dataclass(frozen=True)
@@ -39,9 +53,9 @@ def refused(exc: Malformed) -> Finding:
     return Finding("reject", {f"refused.{code}": 1.0}, why=str(exc))
 
 
-def abstain(why: str) -> Finding:
-    """We cannot judge this job."""
-    return Finding("abstain", why=why)
+def abstain(code: Inability, why: str) -> Finding:
+    """We cannot judge this job; `abstain.<code>` says so in the reveal, and `why` is for people here."""
+    return Finding("abstain", {f"abstain.{code}": 1.0}, why=why)
 
 
 def inconclusive(why: str) -> Finding:
@@ -62,7 +76,7 @@ def judge(
     """
     missing = sorted(set(fingerprint.resolution) - set(thresholds))
     if missing:
-        return abstain(f"no threshold for {', '.join(missing)}")
+        return abstain("threshold", f"no threshold for {', '.join(missing)}")
     try:
         distances = fingerprint.compare(output, trace, expected)
     except Refused as exc:

@@ -69,7 +69,7 @@ class JurorService:
         """Our own result; a fault of our executor is no verdict on the worker."""
         context, ask = self._context, hearing.ask
         if hearing.case.spec.model not in {model.cid for model in context.models}:
-            return verdict.abstain("the model is not installed here")
+            return verdict.abstain("model", "the model is not installed here")
         try:
             async with context.slots.one():
                 return await context.pool.recheck(hearing.case.spec, ask.output, ask.trace)
@@ -79,7 +79,7 @@ class JurorService:
             context.log.warning("recheck_failed", reason=str(exc))
             return verdict.inconclusive(str(exc))
         except LocalError as exc:
-            return verdict.abstain(str(exc))
+            return verdict.abstain("model", str(exc))
 
     async def reveal(self, peer: PeerId, ask: RevealAsk) -> Envelope:
         """Open our vote to a full jury."""

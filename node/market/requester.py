@@ -44,7 +44,7 @@ from verify.round import Outcome
 from wire import codec
 from wire.envelope import Envelope, seal, unseal
 from wire.errors import Busy, LocalError, Malformed, RemoteError, StorageError, TransportError
-from wire.job import Commitment, JobSpec, Kind, Lane, Output, PoolMember, Trace
+from wire.job import Commitment, JobSpec, Output, PoolMember, Trace
 from wire.peer import PeerId, to_text
 from wire.transport import Channel
 from workloads.executor import NUMERICS
@@ -217,7 +217,7 @@ class Requester:
         secret = secrets.token_bytes(jury.SECRET_BYTES)
         pool = jury.pool_of(offered.weights)
         now_ms = self._context.now_ms()
-        calibration = _calibration(request.kind, request.model, request.lane)
+        calibration = self._calibration(request)
         spec = JobSpec(
             version=1,
             kind=request.kind,
@@ -240,6 +240,20 @@ class Requester:
         )
         envelope = seal(self._context.identity, "job", spec)
         return Plan(spec, envelope, pool, secret, choice.peer, choice.reason)
+
+    def _calibration(self, request: Request) -> Calibration:
+        """The thresholds that the jury must use: the record that the user named, else the first that fits.
+
+        Raises:
+            JobFailed: there are none that separate honest work from cheats, so an answer could not be judged.
+        """
+        known = self._context.calibrations
+        if request.calibration is not None:
+            return known[request.calibration]
+        try:
+            return calibration_for(request.kind, request.model, request.lane, NUMERICS[request.lane], records=known)
+        except LocalError as exc:
+            raise JobFailed("not_calibrated", str(exc)) from exc
 
     def _affordable(self, request: Request, offered: Offered, tried: Tried) -> tuple[Choice, int, int]:
         """The first worker within the budget, its price and the fee of each juror."""
@@ -314,7 +328,7 @@ class Requester:
             for juror in outcome.jury
         ]
         spec = plan.spec
-        thresholds = dict(_calibration(spec.kind, spec.model, spec.lane).thresholds)
+        thresholds = dict(self._context.calibrations[spec.calibration].thresholds)
         passed = "; ".join(f"{to_text(peer)[-8:]} passed over: {why}" for peer, why in outcome.passed_over.items())
         self._board.update(
             job,
@@ -325,18 +339,6 @@ class Requester:
             receipt=codec.encode(outcome.receipt),
         )
         self._note(job, outcome.verdict, "; ".join(filter(None, (plan.reason, passed))), members)
-
-
-def _calibration(kind: Kind, model: str, lane: Lane) -> Calibration:
-    """The thresholds that the jury must use.
-
-    Raises:
-        JobFailed: there are none that separate honest work from cheats, so an answer could not be judged.
-    """
-    try:
-        return calibration_for(kind, model, lane, NUMERICS[lane])
-    except LocalError as exc:
-        raise JobFailed("not_calibrated", str(exc)) from exc
 
 
 def _ask(plan: Plan, answer: Answer) -> JuryAsk:

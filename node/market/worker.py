@@ -19,6 +19,7 @@ from node.market.messages import Committed, Declined, Delivered, Hire, Hired, Re
 from node.market.progress import Reporter
 from verify import commitment, jury
 from verify.commitment import SALT_BYTES
+from verify.juror import why_unable
 from wire import codec
 from wire.envelope import seal, unseal
 from wire.errors import Busy, LocalError, Malformed, RemoteError, TransportError
@@ -113,8 +114,9 @@ class Worker:
             jury.check_size(spec.jury_size)
         except (LocalError, Malformed) as exc:
             raise Refuse("refused", str(exc)) from exc
-        if spec.jury_size and spec.calibration not in context.calibrations:
-            raise Refuse("thresholds", "the calibration is not known here")
+        unable = why_unable(spec, context.calibrations.get(spec.calibration))
+        if spec.jury_size and unable is not None:
+            raise Refuse("thresholds", unable.why)
         left_ms = spec.deadline_ms - context.now_ms()
         if not 0 < left_ms <= DEADLINE_MS_MAX:
             raise Refuse("deadline", "it has passed" if left_ms <= 0 else "it is too far away")

@@ -123,6 +123,7 @@ class Client:
         budget_micro: int | None = None,
         timeout_s: float | None = None,
         retries: int = 2,
+        calibration: str | None = None,
     ) -> Job[O]:
         """Submit a job; returns as soon as the node has accepted it.
 
@@ -134,6 +135,8 @@ class Client:
             budget_micro: most that may be paid for all attempts together, in micro-credits.
             timeout_s: seconds after which the node gives the job up.
             retries: further workers to try where one fails or is rejected.
+            calibration: hash in hexadecimal, or its beginning, of the calibration record to judge by; the node's
+                first choice if None.
 
         Raises:
             BadRequest: unknown model, field or value; `known` lists what the node knows.
@@ -141,7 +144,7 @@ class Client:
             NodeUnreachable, Unauthorized, NodeBusy, NodeFault: the node.
         """
         options = {"policy": policy, "lane": lane, "seed": seed, "budget_micro": budget_micro}
-        call = _calls.submit(request, **options, timeout_s=timeout_s, retries=retries)
+        call = _calls.submit(request, **options, timeout_s=timeout_s, retries=retries, calibration=calibration)
         return Job(self, await self._do(call), policy)
 
     async def job(self, job_id: str) -> Job[Output]:

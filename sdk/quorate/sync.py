@@ -95,10 +95,11 @@ class SyncClient:
         budget_micro: int | None = None,
         timeout_s: float | None = None,
         retries: int = 2,
+        calibration: str | None = None,
     ) -> SyncJob[O]:
         """Submit a job; see `Client.submit`."""
         options = {"policy": policy, "lane": lane, "seed": seed, "budget_micro": budget_micro}
-        call = _calls.submit(request, **options, timeout_s=timeout_s, retries=retries)
+        call = _calls.submit(request, **options, timeout_s=timeout_s, retries=retries, calibration=calibration)
         return SyncJob(self, self._do(call), policy)
 
     def job(self, job_id: str) -> SyncJob[Output]:

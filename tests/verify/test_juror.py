@@ -95,7 +95,9 @@ def test_a_copied_seal_cannot_be_opened_by_the_copier() -> None:
     assert seal_of(copier, opened) != copied
 
 
-@pytest.mark.parametrize("finding", [abstain("no such model"), inconclusive("the run failed")], ids=lambda f: f.verdict)
+@pytest.mark.parametrize(
+    "finding", [abstain("model", "no such model"), inconclusive("the run failed")], ids=lambda f: f.verdict
+)
 def test_having_no_vote_is_said_openly_at_once(finding: object) -> None:
     """Then the juror can be replaced before anybody has revealed a vote."""
     from verify.verdict import Finding
@@ -107,20 +109,22 @@ def test_having_no_vote_is_said_openly_at_once(finding: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "known"),
+    ("changes", "known", "code"),
     [
-        ({}, False),
-        ({"fingerprint": "embed.cosine/f64/0"}, True),
-        ({"numeric": "bf16"}, True),
-        ({"lane": "exact"}, True),
+        ({}, False, "calibration.unknown"),
+        ({"fingerprint": "embed.cosine/f64/0"}, True, "fingerprint"),
+        ({"numeric": "bf16"}, True, "calibration.subject"),
+        ({"lane": "exact"}, True, "fingerprint"),
     ],
     ids=["unknown calibration", "other fingerprint version", "other numeric class", "other lane"],
 )
-def test_a_juror_that_cannot_judge_abstains_instead_of_rejecting(changes: dict[str, Any], known: bool) -> None:
+def test_a_juror_that_cannot_judge_abstains_and_names_the_reason(
+    changes: dict[str, Any], known: bool, code: str
+) -> None:
     juror = Juror(person("juror-0"), {calibration().hash: calibration()} if known else {})
     hearing = juror.consider(REQUESTER, ask_for(spec(**changes)), now_ms=NOW_MS)
-    assert hearing.finding is not None
-    assert hearing.finding.verdict == "abstain"
+    reveal = unseal(juror.rule(hearing).said, "juror.reveal", JurorReveal)
+    assert (reveal.verdict, reveal.distances) == ("abstain", {f"abstain.{code}": 1.0})
 
 
 def test_a_calibration_that_does_not_separate_is_not_used() -> None:

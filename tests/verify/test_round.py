@@ -110,11 +110,18 @@ def test_the_majority_decides_and_dissenters_are_paid_too(findings: list[Finding
     assert check(outcome.receipt).verdict == verdict
 
 
-@pytest.mark.parametrize("finding", [abstain("no model"), inconclusive("failed")], ids=lambda f: f.verdict)
-def test_a_juror_without_a_vote_is_replaced_by_the_next_in_order(finding: Finding) -> None:
+@pytest.mark.parametrize(
+    ("finding", "reason"),
+    [
+        (abstain("model", "no model"), "abstain.model"),
+        (Finding("abstain", {"abstain.because": 1.0}), "abstain"),
+        (inconclusive("failed"), "inconclusive"),
+    ],
+)
+def test_a_juror_without_a_vote_is_replaced_by_the_next_in_order(finding: Finding, reason: str) -> None:
     play = Play()
     actions = play.seal(1, finding)
-    assert actions == [PassedOver(play.order[1], finding.verdict), AskJuror(play.order[3])]
+    assert actions == [PassedOver(play.order[1], reason), AskJuror(play.order[3])]
     for index in (0, 2, 3):
         play.seal(index)
     for index in (0, 2, 3):
@@ -122,7 +129,7 @@ def test_a_juror_without_a_vote_is_replaced_by_the_next_in_order(finding: Findin
     outcome = play.finish()
     summary = check(outcome.receipt)
     assert [juror.rank for juror in summary.jury] == [0, 2, 3]
-    assert (summary.replaced, outcome.passed_over) == (1, {play.order[1]: finding.verdict})
+    assert (summary.replaced, outcome.passed_over) == (1, {play.order[1]: reason})
 
 
 def test_a_silent_juror_is_replaced_at_its_deadline() -> None:

@@ -96,7 +96,7 @@ class Rounds(RuleBasedStateMachine):
 
     def answer(self, which: int, peer: PeerId) -> None:
         how, round_, who = self.behaviour[peer], self.rounds[which], person(NAMES[peer])
-        findings: dict[str, Finding] = {"liar": REJECTED, "abstains": abstain("no model")}
+        findings: dict[str, Finding] = {"liar": REJECTED, "abstains": abstain("model", "no model")}
         if how == "silent":
             return
         hearing = self.cast[peer].consider(REQUESTER, round_.ask, now_ms=DEADLINE_MS - 1)
