@@ -19,7 +19,7 @@ import trio
 from nacl.signing import SigningKey
 
 from benchmarks.line import show
-from ledger.entry import Offer, sign_entry
+from ledger.entry import Offer, majority, sign_entry
 from ledger.fork import prove
 from ledger.ports import Finding
 from ledger.service import Ledger, open_ledger
@@ -54,7 +54,8 @@ def _clock_ms() -> int:
 
 
 def _offer(number: int) -> Offer:
-    return Offer(digest("bench.job", number.to_bytes(8, "big")), Key(bytes(32)).peer, 1, 0, 1, FAR_MS)
+    job = digest("bench.job", number.to_bytes(8, "big"))
+    return Offer(job, Key(bytes(32)).peer, 1, 0, "one", majority(job, 1), 0, FAR_MS)
 
 
 async def _append(ledger: Ledger, offers: list[Offer], waiting: int) -> float:

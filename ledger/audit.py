@@ -23,7 +23,7 @@ from wire.errors import Malformed
 from wire.peer import PeerId, to_text
 
 ISSUES_MAX = 1_000
-LINE_BYTES_MAX = 64 << 10
+LINE_BYTES_MAX = 128 << 10
 
 
 @dataclass(frozen=True, slots=True)

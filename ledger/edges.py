@@ -1,7 +1,7 @@
 """Trust edges: what the payers of verified receipts thought of those they paid.
 
 An accepted answer is a positive edge to the worker, by the amount earned; a rejected one a negative edge by the price
-that was withheld; each juror who signed gets a positive edge by its fee. Sums over all receipts feed MeritRank
+that was withheld; each juror who signed gets a positive edge by its fees. Sums over all receipts feed MeritRank
 (Nasrulin et al. 2022), where every peer walks the graph from itself.
 """
 
@@ -32,7 +32,7 @@ class TrustGraph:
         self._sums: dict[tuple[PeerId, PeerId, EdgeKind], tuple[int, int]] = {}
 
     def add(self, payer: PeerId, receipt: Receipt, offer: Offer) -> None:
-        """Take in a receipt whose certificate is valid, with the offer that it answers."""
+        """Take in a receipt whose certificates are valid, with the offer that it answers."""
         if receipt.verdict == "reject":
             self._add(payer, offer.payee, "reject", -max(offer.price_micro, 1))
         for payment in receipt.payments:

@@ -18,7 +18,7 @@ from wire.codec import Wire
 from wire.envelope import Signer, verify
 from wire.errors import LocalError, Malformed, QuorateError
 from wire.hashing import digest
-from wire.limits import JURY_MAX
+from wire.limits import JURIES_MAX, JURY_MAX
 from wire.peer import PeerId
 
 VERSION = 1
@@ -29,8 +29,20 @@ MICRO_MAX = 2**53
 """Largest amount in micro-credits; every JSON reader can hold it exactly."""
 
 TIME_MS_MAX = 2**53
-ENTRY_BYTES_MAX = 16 << 10
-"""Longest encoded entry; a receipt with a jury of 21 takes about 3 KiB."""
+ENTRY_BYTES_MAX = 64 << 10
+"""Longest encoded entry; a receipt with a jury of 21 takes about 3 KiB, an offer of 256 juries about 10 KiB."""
+
+CERTIFICATE_BYTES_MAX = 8192
+"""Longest encoded certificate."""
+
+LADDER_MAX = 4
+"""Juries of an offer by the rule "ladder"."""
+
+AUDITS_MAX = 64
+"""Juries that sit by the rule "batch"."""
+
+SEATS_MAX = 384
+"""Jurors that one offer may pay; each takes about 80 bytes of the receipt."""
 
 Id = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Peer = Annotated[PeerId, Meta(min_length=32, max_length=32)]
@@ -38,6 +50,7 @@ Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
 Micro = Annotated[int, Meta(ge=0, le=MICRO_MAX)]
 TimeMs = Annotated[int, Meta(ge=0, le=TIME_MS_MAX)]
 Verdict = Literal["accept", "reject", "unaudited"]
+Rule = Literal["one", "ladder", "batch"]
 Reason = Literal["cancelled", "expired", "refused", "unaudited", "worker_died"]
 
 
@@ -64,20 +77,46 @@ class Payment(Wire, frozen=True):
     amount_micro: Annotated[int, Meta(ge=1, le=MICRO_MAX)]
 
 
+class Jury(Wire, frozen=True):
+    """A jury of `size` (odd) that may judge the job `job`; `needed` equal votes, more than half, decide."""
+
+    job: Id
+    size: Annotated[int, Meta(ge=1, le=JURY_MAX)]
+    needed: Annotated[int, Meta(ge=1, le=JURY_MAX)]
+
+
+def majority(job: bytes, size: int) -> list[Jury]:
+    """The juries of a plain job: one that decides by majority, or none if `size` is 0."""
+    return [Jury(job, size, size // 2 + 1)] if size else []
+
+
 class Offer(Wire, frozen=True, tag="offer"):
-    """The payer reserves `price_micro + jurors * fee_micro` for `job`, to be done by `payee` until `expires_ms`."""
+    """The payer reserves the price and a fee per juror who may sit, for `job`, done by `payee` until `expires_ms`.
+
+    `juries` are those that may judge, none where nobody checks: one jury of `job` itself (rule "one"); the levels of a
+    ladder, smallest first, of which each sits only if those below did not decide ("ladder"); one per job of a batch, of
+    which `audits` sit ("batch", and 0 otherwise).
+    """
 
     job: Id
     payee: Peer
     price_micro: Micro
     fee_micro: Micro
-    jurors: Annotated[int, Meta(ge=0, le=JURY_MAX)]
+    rule: Rule
+    juries: Annotated[list[Jury], Meta(max_length=JURIES_MAX)]
+    audits: Annotated[int, Meta(ge=0, le=AUDITS_MAX)]
     expires_ms: TimeMs
+
+    @property
+    def seats(self) -> int:
+        """The most jurors that can come to sit."""
+        sizes = [jury.size for jury in self.juries]
+        return self.audits * max(sizes, default=0) if self.rule == "batch" else sum(sizes)
 
     @property
     def reserve_micro(self) -> int:
         """What the offer holds back until it is received or released."""
-        return self.price_micro + self.jurors * self.fee_micro
+        return self.price_micro + self.seats * self.fee_micro
 
 
 class Accept(Wire, frozen=True, tag="accept"):
@@ -91,16 +130,21 @@ class Accept(Wire, frozen=True, tag="accept"):
 class Receipt(Wire, frozen=True, tag="receipt"):
     """The payer records the verdict and owes `payments`; the only entry that debits.
 
-    `certificate` is the canonical encoding of `wire.job.Certificate`, empty for "unaudited"; `accept` is the id of the
-    worker's entry.
+    `certificates` are canonical encodings of `wire.job.Certificate`, in the order of the offer's juries, none for
+    "unaudited"; `accept` is the id of the worker's entry. `dispute` is empty where a jury decided. Where a dispute over
+    single steps did (rule "ladder" only), it is the 32-byte hash of the evidence that convicts the worker, zeros where
+    there is none to show: a disputed answer that stands, a worker that fell silent.
     """
 
     job: Id
     offer: Id
     accept: Id
     verdict: Verdict
-    certificate: Annotated[bytes, Meta(max_length=8192)]
-    payments: Annotated[list[Payment], Meta(max_length=JURY_MAX + 1)]
+    certificates: Annotated[
+        list[Annotated[bytes, Meta(min_length=1, max_length=CERTIFICATE_BYTES_MAX)]], Meta(max_length=AUDITS_MAX)
+    ]
+    payments: Annotated[list[Payment], Meta(max_length=SEATS_MAX + 1)]
+    dispute: Annotated[bytes, Meta(max_length=32)] = b""
 
 
 class Settle(Wire, frozen=True, tag="settle"):

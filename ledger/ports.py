@@ -16,7 +16,7 @@ Finding = Literal["valid", "invalid", "unknown"]
 class CertificateCheck(Protocol):
     """Whether a quorum certificate's aggregate signature holds.
 
-    `quorum` is how many signers it takes: a majority of the jury that the offer pays for. Answers "unknown", never
+    `quorum` is how many signers it takes (`ledger.certificates`). Answers "unknown", never
     "invalid", when a signer's BLS key is not at hand: a gap may close later, an "invalid" stays.
     """
 

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ledger import fork
+from ledger.certificates import certified
 from ledger.chain import check_link, extend
 from ledger.edges import TrustGraph
 from ledger.entry import Entry, InvalidEntry, Offer, Receipt, Settle
 from ledger.fork import ForkProof
 from ledger.ports import CertificateCheck, Finding
-from ledger.rules import Gap, certified, decode_certificate
+from ledger.rules import Gap
 from ledger.state import Book, Totals
 from ledger.store import Store
 from wire import codec
@@ -194,7 +195,7 @@ class Replicas:
         if offered is None or not isinstance(offered.body, Offer):
             return False
         try:
-            return certified(decode_certificate(entry.body.certificate), offered.body, self._certify) == "valid"
+            return certified(entry.body, offered.body, self._certify) == "valid"
         except InvalidEntry:
             return False
 

@@ -1,23 +1,36 @@
 """Which entry may follow: the rules of each kind, against the author's own chain and the entries it links to.
 
 A rule that is broken raises `InvalidEntry`, and stays broken whatever else becomes known; a link whose other end is not
-known is a `Gap`, which may close later. "No credit before verification": a receipt that owes anything carries a
-certificate, and owes exactly what that certificate's verdict and signers allow.
+known is a `Gap`, which may close later. "No credit before verification": a receipt that owes anything carries
+certificates, and owes exactly what the verdict and their signers allow.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
-from ledger.entry import MICRO_MAX, ZERO, Accept, Entry, Header, InvalidEntry, Offer, Payment, Receipt, Release, Settle
+from ledger.certificates import certified, judged
+from ledger.entry import (
+    LADDER_MAX,
+    MICRO_MAX,
+    SEATS_MAX,
+    ZERO,
+    Accept,
+    Entry,
+    Header,
+    InvalidEntry,
+    Offer,
+    Payment,
+    Receipt,
+    Release,
+    Settle,
+)
 from ledger.ports import CertificateCheck, Lookup
 from ledger.state import Book, OfferRecord
-from wire import codec
-from wire.errors import Malformed
 from wire.job import Certificate
-from wire.peer import PeerId
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +48,15 @@ class Gap:
     until: int = 0
 
 
-def decode_certificate(raw: bytes) -> Certificate:
-    """The certificate inside a receipt.
+def owed(offer: Offer, verdict: str, certificates: Sequence[Certificate]) -> list[Payment]:
+    """What a verdict costs the payer: the price on "accept", and a fee for each signature under a certificate.
 
-    Raises:
-        InvalidEntry: "certificate".
-    """
-    try:
-        return codec.decode(Certificate, raw, bytes_max=8192)
-    except Malformed as exc:
-        raise InvalidEntry("certificate", str(exc)) from exc
-
-
-def owed(offer: Offer, verdict: str, signers: list[PeerId]) -> list[Payment]:
-    """What a verdict costs the payer: the price on "accept", a fee for each signer on "accept" and "reject".
-
-    Worker first, then the signers in ascending order; nothing is listed for a price or fee of zero.
+    Worker first, then the signers in ascending order, each once; nothing is listed for a price or fee of zero.
     """
     payments = [Payment(offer.payee, offer.price_micro)] if verdict == "accept" and offer.price_micro else []
+    signed = Counter(signer for certificate in certificates for signer in certificate.signers)
     if verdict != "unaudited" and offer.fee_micro:
-        payments += [Payment(signer, offer.fee_micro) for signer in signers]
+        payments += [Payment(signer, offer.fee_micro * signed[signer]) for signer in sorted(signed)]
     return payments
 
 
@@ -88,15 +90,38 @@ def check_body(book: Book, entry: Entry, look: Lookup, certify: CertificateCheck
 def _check_offer(book: Book, header: Header, offer: Offer) -> list[Gap]:
     if offer.payee == header.author:
         raise InvalidEntry("self_dealing", "an offer to oneself")
+    _check_terms(offer)
     if offer.reserve_micro > MICRO_MAX:
         raise InvalidEntry("amount", f"reserves {offer.reserve_micro}, at most {MICRO_MAX}")
     if offer.expires_ms <= header.time_ms:
         raise InvalidEntry("expired", "the offer ends before it begins")
     if (offer.job, offer.payee) in book.offer_ids:
         raise InvalidEntry("twice", "this job was offered to this payee before")
+    if any((jury.job, offer.payee) in book.judged for jury in offer.juries):
+        raise InvalidEntry("twice", "an earlier offer to this payee names a jury for one of these jobs")
     if offer.job in book.receipts:
         raise InvalidEntry("twice", "this job has its receipt")
     return []
+
+
+def _check_terms(offer: Offer) -> None:
+    """The juries make sense, and fit the rule."""
+    juries = offer.juries
+    if any(jury.size % 2 == 0 or not jury.size < 2 * jury.needed <= 2 * jury.size for jury in juries):
+        raise InvalidEntry("juries", "a jury is odd, and decides with more than half, at most all")
+    if len({jury.job for jury in juries}) != len(juries):
+        raise InvalidEntry("juries", "two juries for one job")
+    if offer.seats > SEATS_MAX:
+        raise InvalidEntry("juries", f"{offer.seats} jurors, at most {SEATS_MAX}")
+    if offer.rule == "batch":
+        alike = len({(jury.size, jury.needed) for jury in juries}) == 1
+        if not alike or not 1 <= offer.audits <= len(juries):
+            raise InvalidEntry("juries", f"{offer.audits} audits among {len(juries)} juries of one kind")
+        return
+    if offer.audits or len(juries) > (1 if offer.rule == "one" else LADDER_MAX):
+        raise InvalidEntry("juries", f"{len(juries)} juries and {offer.audits} audits by the rule {offer.rule!r}")
+    if (juries or offer.rule == "ladder") and (not juries or juries[0].job != offer.job):
+        raise InvalidEntry("juries", "the first jury judges another job")
 
 
 def _own_offer(book: Book, header: Header, offer_id: bytes, job: bytes) -> OfferRecord | Gap:
@@ -141,47 +166,12 @@ def _check_receipt(book: Book, entry: Entry, receipt: Receipt, look: Lookup, cer
     if isinstance(found, Gap):
         return [found]
     gaps = _check_accepted(header, receipt, found.offer, look)
-    signers: list[PeerId] = []
-    if receipt.verdict == "unaudited":
-        if receipt.certificate:
-            raise InvalidEntry("certificate", "an unaudited answer has no certificate")
-    else:
-        certificate = _check_certificate(header, receipt, found.offer)
-        signers = certificate.signers
-        if certified(certificate, found.offer, certify) == "unknown":
-            gaps.append(Gap(header.height, "certificate", entry.id))
-    if receipt.payments != owed(found.offer, receipt.verdict, signers):
+    certificates = judged(header.author, receipt, found.offer)
+    if certified(receipt, found.offer, certify) == "unknown":
+        gaps.append(Gap(header.height, "certificate", entry.id))
+    if receipt.payments != owed(found.offer, receipt.verdict, certificates):
         raise InvalidEntry("payments", f"not what {receipt.verdict} owes")
     return gaps
-
-
-def certified(certificate: Certificate, offer: Offer, certify: CertificateCheck) -> str:
-    """ "valid" or "unknown".
-
-    Raises:
-        InvalidEntry: "certificate".
-    """
-    finding = certify(certificate, quorum=offer.jurors // 2 + 1)
-    if finding == "invalid":
-        raise InvalidEntry("certificate", "its signature does not verify")
-    return finding
-
-
-def _check_certificate(header: Header, receipt: Receipt, offer: Offer) -> Certificate:
-    """Everything about a certificate but its signature."""
-    if not receipt.certificate:
-        raise InvalidEntry("certificate", "no credit before verification: the receipt carries no certificate")
-    certificate = decode_certificate(receipt.certificate)
-    signers = certificate.signers
-    if certificate.statement.job != receipt.job or certificate.statement.verdict != receipt.verdict:
-        raise InvalidEntry("certificate", "certifies another job or verdict")
-    if any(a >= b for a, b in pairwise(signers)):
-        raise InvalidEntry("certificate", "signers are not in ascending order")
-    if not offer.jurors // 2 + 1 <= len(signers) <= offer.jurors:
-        raise InvalidEntry("certificate", f"{len(signers)} signers of a jury of {offer.jurors}")
-    if header.author in signers or offer.payee in signers:
-        raise InvalidEntry("certificate", "the payer or the worker sits in the jury")
-    return certificate
 
 
 def _check_accepted(header: Header, receipt: Receipt, offer: Offer, look: Lookup) -> list[Gap]:
@@ -217,6 +207,6 @@ def _check_settle(book: Book, header: Header, settle: Settle, look: Lookup, cert
     offered = look(receipt.offer)
     if offered is None or not isinstance(offered.body, Offer):
         return [Gap(header.height, "entry", receipt.offer)]
-    if certified(decode_certificate(receipt.certificate), offered.body, certify) == "unknown":
+    if certified(receipt, offered.body, certify) == "unknown":
         return [Gap(header.height, "certificate", settle.receipt)]
     return []

@@ -7,7 +7,7 @@ served or signed something that breaks a rule is named in the error.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,21 @@ from typing import TypeVar
 import trio
 
 from ledger import sync
-from ledger.entry import Accept, Body, Entry, InvalidEntry, Offer, Reason, Receipt, Release, Settle, Verdict
+from ledger.certificates import certified
+from ledger.entry import (
+    Accept,
+    Body,
+    Entry,
+    InvalidEntry,
+    Jury,
+    Offer,
+    Reason,
+    Receipt,
+    Release,
+    Rule,
+    Settle,
+    Verdict,
+)
 from ledger.fork import ForkProof
 from ledger.group import RETRY_S, GroupCommit
 from ledger.ports import CertificateCheck, RunSync
@@ -80,16 +94,30 @@ class Ledger(View):
     # -- own chain -----------------------------------------------------------------------------------------------
 
     async def offer(
-        self, job: bytes, payee: PeerId, price_micro: int, fee_micro: int, jurors: int, expires_ms: int
+        self,
+        job: bytes,
+        payee: PeerId,
+        price_micro: int,
+        fee_micro: int,
+        juries: Sequence[Jury],
+        expires_ms: int,
+        *,
+        rule: Rule = "one",
+        audits: int = 0,
     ) -> Entry:
-        """Reserve `price_micro + jurors * fee_micro` for a job (32-byte id) to be done by `payee` until `expires_ms`.
+        """Reserve the price and the jurors' fees for a job (32-byte id) to be done by `payee` until `expires_ms`.
+
+        Args:
+            job, payee, price_micro, fee_micro, expires_ms, rule, audits: see `ledger.entry.Offer`.
+            juries: those that may judge; `ledger.entry.majority` makes the one of a plain job.
 
         Raises:
             InsufficientCredit: more than `available()`.
             LocalError: a value out of bounds; offered on other terms or released before; the payee is a forker.
         """
         self._refuse_forker(payee)
-        return await self._append_one(Offer(job, payee, price_micro, fee_micro, jurors, expires_ms))
+        body = Offer(job, payee, price_micro, fee_micro, rule, list(juries), audits, expires_ms)
+        return await self._append_one(body)
 
     async def accept(self, offer: Entry) -> Entry:
         """Take an offer made to this node; the payer's chain is pulled first if it is not kept that far.
@@ -116,31 +144,37 @@ class Ledger(View):
         self,
         offer_id: bytes,
         verdict: Verdict,
-        certificate: Certificate | None = None,
+        certificates: Sequence[Certificate] = (),
         accept: Entry | None = None,
+        *,
+        dispute: bytes = b"",
     ) -> Entry:
         """Record the verdict on an own offer; what is owed follows from the offer, the verdict and the signers.
 
         Args:
             offer_id: entry id of the own offer.
-            verdict: "accept" and "reject" need `certificate` and `accept`; "unaudited" takes no certificate.
-            certificate: the jury's quorum certificate.
+            verdict: "accept" and "reject" need `certificates` and `accept`; "unaudited" takes no certificate.
+            certificates: of the juries that sat, in the order of the offer (`ledger.certificates`).
             accept: the worker's entry.
+            dispute: where a dispute decided, see `ledger.entry.Receipt`.
 
         Raises:
-            LocalError: the certificate does not verify, a juror's key is not known, the offer is closed or unknown.
+            LocalError: a certificate does not verify, a juror's key is not known, the offer is closed or unknown.
         """
         record = self._own.book.offers.get(offer_id)
         if record is None:
             raise LocalError("no such offer on the own chain")
-        signers = [] if certificate is None else list(certificate.signers)
-        raw = b"" if certificate is None else codec.encode(certificate)
-        if certificate is not None:
-            await self._run(partial(self._certify, certificate, quorum=record.offer.jurors // 2 + 1))
-        payments = owed(record.offer, verdict, signers)
+        raw = [codec.encode(certificate) for certificate in certificates]
+        payments = owed(record.offer, verdict, certificates)
         accept_id = bytes(32) if accept is None else accept.id
-        body = Receipt(record.offer.job, offer_id, accept_id, verdict, raw, payments)
+        body = Receipt(record.offer.job, offer_id, accept_id, verdict, raw, payments, dispute)
+        await self._run(partial(self._precheck, body, record.offer))
         return await self._append_one(body, *([] if accept is None else [accept]))
+
+    def _precheck(self, body: Receipt, offer: Offer) -> None:
+        """Check the signatures ahead of the commit, which then finds them checked and is short."""
+        with suppress(InvalidEntry):  # the commit says what is wrong
+            certified(body, offer, self._certify)
 
     async def settle(self, receipt: Entry) -> Entry:
         """Take this node's share of a payer's receipt; the payer's chain is pulled first if it is not kept that far.

@@ -77,6 +77,8 @@ class Book:
     reserved_micro: int = 0
     offers: dict[bytes, OfferRecord] = field(default_factory=dict)
     offer_ids: dict[tuple[bytes, PeerId], bytes] = field(default_factory=dict)
+    judged: dict[tuple[bytes, PeerId], bytes] = field(default_factory=dict)
+    """The offer to a payee that names a jury for a job, by job and payee."""
     receipts: dict[bytes, bytes] = field(default_factory=dict)
     accepts: dict[bytes, bytes] = field(default_factory=dict)
     settles: dict[bytes, bytes] = field(default_factory=dict)
@@ -115,6 +117,8 @@ class Book:
         self.offer_ids[offer.job, offer.payee] = entry_id
         self.reserved_micro += offer.reserve_micro
         self.jobs[offer.job] = "offered"
+        for jury in offer.juries:
+            self.judged[jury.job, offer.payee] = entry_id
 
     def _close(self, offer_id: bytes, state: OfferState) -> None:
         record = self.offers.get(offer_id)

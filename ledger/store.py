@@ -111,12 +111,6 @@ class Store:
             row = conn.execute(sql, [entry_id]).fetchone()
             return None if row is None else decode_entry(row[0])
 
-    def find(self, author: PeerId, kind: str, job: bytes, counterparty: bytes) -> list[Entry]:
-        """The entries of one kind that a chain holds about a job with one counterparty."""
-        sql = "select raw from entries where author = ? and kind = ? and job = ? and counterparty = ? order by height"
-        with self._guard() as conn:
-            return [decode_entry(raw) for (raw,) in conn.execute(sql, [author, kind, job, counterparty])]
-
     def heights(self) -> dict[PeerId, int]:
         """How many entries of each author are kept."""
         with self._guard() as conn:
@@ -241,7 +235,6 @@ def _create(conn: sqlite3.Connection) -> None:
     )
     db.table("entries").create_index(["author", "height"], unique=True)
     db.table("entries").create_index(["id"], unique=True)
-    db.table("entries").create_index(["job", "kind"])
     conn.execute("create index receipts on entries (certified) where kind = 'receipt'")
     db.table("linked").create({"id": bytes, "raw": bytes}, pk="id", not_null=["raw"])
     db.table("forks").create({"author": bytes, "height": int, "raw": bytes}, pk=["author", "height"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import trio
@@ -13,7 +14,7 @@ from ledger.entry import Entry, Offer, Receipt
 from ledger.fork import ForkProof
 from ledger.ports import CertificateCheck, RunSync
 from ledger.replica import Replicas
-from ledger.state import JobState, Totals
+from ledger.state import JobState, OfferRecord, Totals
 from ledger.store import Store
 from ledger.writer import OwnChain
 from wire.peer import PeerId
@@ -97,10 +98,16 @@ class View:
         """The kept entry with this id, of any chain."""
         return await self._get(entry_id)
 
-    async def offer_to(self, author: PeerId, job: bytes, payee: PeerId) -> Offer | None:
-        """The offer of a job to a payee on a kept chain; None if there is none."""
-        found = await self._run(partial(self._store.find, author, "offer", job, payee))
-        return next((entry.body for entry in found if isinstance(entry.body, Offer)), None)
+    async def offer_judged(self, author: PeerId, job: bytes, payee: PeerId) -> OfferRecord | None:
+        """The offer to a payee, on another peer's kept chain, that names a jury for `job`, if there is one."""
+
+        def search() -> OfferRecord | None:
+            book = self._replicas.book(author)
+            found = book.judged.get((job, payee))
+            return None if found is None else replace(book.offers[found])
+
+        async with self._lock:
+            return await self._run(search)
 
     async def forks(self, author: PeerId | None = None) -> list[ForkProof]:
         """The fork proofs kept, against one author or all."""

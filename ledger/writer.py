@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+import msgspec
+
 from ledger.chain import extend
 from ledger.entry import Accept, Body, Entry, InvalidEntry, Offer, Receipt, Settle, check_entry, sign_entry
 from ledger.ports import CertificateCheck
@@ -222,10 +224,9 @@ def _find(book: Book, body: Body) -> bytes | None:
 def _same(known: Body, asked: Body) -> bool:
     """Whether both say the same of one event; a retry may carry another expiry, certificate bytes or reason."""
     if isinstance(known, Offer) and isinstance(asked, Offer):
-        terms = (asked.price_micro, asked.fee_micro, asked.jurors)
-        return (known.price_micro, known.fee_micro, known.jurors) == terms
+        return msgspec.structs.replace(asked, expires_ms=known.expires_ms) == known
     if isinstance(known, Receipt) and isinstance(asked, Receipt):
-        return (known.offer, known.verdict) == (asked.offer, asked.verdict)
+        return (known.offer, known.verdict, known.dispute) == (asked.offer, asked.verdict, asked.dispute)
     return True
 
 

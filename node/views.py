@@ -71,7 +71,7 @@ def _summary(body: Body) -> str:
     job = f"job {body.job.hex()[:12]}"
     match body:
         case Offer():
-            return f"{job}: {body.reserve_micro:,} reserved for {short(body.payee)} and {body.jurors} jurors"
+            return f"{job}: {body.reserve_micro:,} reserved for {short(body.payee)} and {body.seats} jurors"
         case Accept():
             return f"{job}: accepted from {short(body.payer)}"
         case Receipt():

@@ -27,6 +27,9 @@ JURY_POOL_MAX = 64
 JURY_MAX = 21
 """Peers in one jury."""
 
+JURIES_MAX = 256
+"""Juries that one offer may name."""
+
 CHANNELS_PER_PEER_MAX = 64
 """Channels that one peer may have open to another at once; more are reset."""
 

@@ -56,12 +56,17 @@ class JurorService:
         try:
             with trio.fail_after(OFFER_S):
                 await ledger.pull(payer, payer)
-            offer = await ledger.offer_to(payer, spec.id, hearing.case.worker)
+            found = await ledger.offer_judged(payer, spec.id, hearing.case.worker)
             left = (await ledger.credit(payer)).available_micro(self._context.settings.credit_limit_micro)
         except (TransportError, LocalError, trio.TooSlowError) as exc:
             raise Busy(1.0, f"the requester's chain cannot be read: {exc}") from exc
-        if offer is None or min(offer.fee_micro, spec.fee_micro) < least or offer.jurors < spec.jury_size:
-            raise AskRefused(payer, "offer", f"no fee of {least} micro-credits is reserved for each juror")
+        missing = f"no fee of {least} micro-credits is reserved for each juror"
+        if found is None or min(found.offer.fee_micro, spec.fee_micro) < least:
+            raise AskRefused(payer, "offer", missing)
+        if all((jury.job, jury.size) != (spec.id, spec.jury_size) for jury in found.offer.juries):
+            raise AskRefused(payer, "offer", missing)
+        if found.state != "open":  # it may have ended, or been given up, since we were asked
+            raise AskRefused(payer, "offer", f"the offer is already {found.state}", penalty=0.0)
         if left < 0:
             raise AskRefused(payer, "offer", "it has promised more than its credit", penalty=0.2)
 

@@ -40,7 +40,9 @@ class Payer:
     async def pay(self, spec: JobSpec, offer: Entry, accept: Entry, outcome: Outcome) -> int:
         """Record the verdict and what it owes, then tell the payees; returns the micro-credits owed."""
         self._learn(outcome.receipt.keys)
-        entry = await self._context.ledger.receipt(offer.id, outcome.verdict, outcome.receipt.certificate, accept)
+        certificate = outcome.receipt.certificate
+        certificates = [] if certificate is None else [certificate]
+        entry = await self._context.ledger.receipt(offer.id, outcome.verdict, certificates, accept)
         body = entry.body
         assert isinstance(body, Receipt), "the ledger returns what was asked for"
         for payment in body.payments:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import trio
 
-from ledger.entry import Accept, Entry, InvalidEntry, Reason, check_entry, decode_entry
+from ledger.entry import Accept, Entry, InvalidEntry, Reason, check_entry, decode_entry, majority
 from ledger.state import InsufficientCredit
 from node.jobs import Board, Job, Request
 from node.market import pricing
@@ -176,7 +176,7 @@ class Requester:
             payee=plan.worker,
             price_micro=spec.price_micro,
             fee_micro=spec.fee_micro,
-            jurors=spec.jury_size,
+            juries=majority(spec.id, spec.jury_size),
             expires_ms=spec.deadline_ms,
         )
         reason: Reason | None = "cancelled"

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import trio
 
-from ledger.entry import Entry, InvalidEntry, Offer, decode_entry
+from ledger.entry import Entry, InvalidEntry, Offer, decode_entry, majority
 from node.market import pricing
 from node.market.context import Context
 from node.market.messages import Committed, Declined, Delivered, Hire, Hired, Reveal
@@ -24,7 +24,7 @@ from wire import codec
 from wire.envelope import seal, unseal
 from wire.errors import Busy, LocalError, Malformed, RemoteError, TransportError
 from wire.job import JobSpec, Output, Trace
-from wire.peer import PeerId, short
+from wire.peer import short
 from wire.transport import Channel
 from workloads.executor import ExecutorCrashed
 from workloads.inputs import check
@@ -99,8 +99,17 @@ class Worker:
             offer = decode_entry(hire.offer)
         except InvalidEntry as exc:
             raise RemoteError(channel.peer, f"offer: {exc}") from exc
-        terms = (spec.id, context.identity.peer, spec.price_micro, spec.fee_micro, spec.jury_size)
-        if not isinstance(offer.body, Offer) or offer.header.author != spec.requester or _terms(offer.body) != terms:
+        terms = Offer(
+            job=spec.id,
+            payee=context.identity.peer,
+            price_micro=spec.price_micro,
+            fee_micro=spec.fee_micro,
+            rule="one",
+            juries=majority(spec.id, spec.jury_size),
+            audits=0,
+            expires_ms=spec.deadline_ms,
+        )
+        if offer.header.author != spec.requester or offer.body != terms:
             raise Refuse("refused", "the offer is not for this job")
         return spec, offer
 
@@ -172,7 +181,3 @@ class Worker:
             raise failure
         assert outcome is not None, "a run gives an answer or a reason"
         return outcome
-
-
-def _terms(offer: Offer) -> tuple[bytes, PeerId, int, int, int]:
-    return offer.job, offer.payee, offer.price_micro, offer.fee_micro, offer.jurors

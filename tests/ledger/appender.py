@@ -7,6 +7,7 @@ from pathlib import Path
 
 import trio
 
+from ledger.entry import majority
 from tests.ledger.parties import LATER_MS, Key, job_id, ledger_of
 
 
@@ -16,7 +17,7 @@ async def main(folder: Path, tasks: int) -> None:
         async def append(first: int) -> None:
             number = ledger.head() * 1000 + first
             while True:
-                entry = await ledger.offer(job_id(number), Key(2).peer, 1, 0, 1, LATER_MS)
+                entry = await ledger.offer(job_id(number), Key(2).peer, 1, 0, majority(job_id(number), 1), LATER_MS)
                 sys.stdout.write(entry.id.hex() + "\n")
                 sys.stdout.flush()
                 number += tasks

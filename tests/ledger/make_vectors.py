@@ -12,8 +12,20 @@ from typing import Any
 
 import msgspec
 
-from ledger.entry import Accept, Body, Entry, Header, Offer, Payment, Receipt, Release, Settle, body_hash, sign_entry
-from tests.ledger.parties import LATER_MS, NOW_MS, Key, certificate, job_id
+from ledger.entry import (
+    Accept,
+    Body,
+    Entry,
+    Header,
+    Jury,
+    Payment,
+    Receipt,
+    Release,
+    Settle,
+    body_hash,
+    sign_entry,
+)
+from tests.ledger.parties import LATER_MS, NOW_MS, Key, certificate, job_id, plain_offer
 from wire import codec
 
 FILE = Path(__file__).parent.parent / "vectors" / "entry-v1.json"
@@ -23,11 +35,11 @@ PAYER, WORKER, JUROR = Key(1), Key(2), Key(3)
 def good() -> dict[str, Entry]:
     """One valid entry of each kind, linked to one another as one job."""
     job = job_id(1)
-    offer = sign_entry(PAYER, 0, bytes(32), Offer(job, WORKER.peer, 1000, 10, 1, LATER_MS), NOW_MS)
+    offer = sign_entry(PAYER, 0, bytes(32), plain_offer(job, WORKER.peer, 1000, 10, 1, LATER_MS), NOW_MS)
     accept = sign_entry(WORKER, 0, bytes(32), Accept(job, offer.id, PAYER.peer), NOW_MS + 1)
     payments = [Payment(WORKER.peer, 1000), Payment(JUROR.peer, 10)]
     raw = codec.encode(certificate(job, "accept", [JUROR.peer]))
-    receipt = sign_entry(PAYER, 1, offer.id, Receipt(job, offer.id, accept.id, "accept", raw, payments), NOW_MS + 2)
+    receipt = sign_entry(PAYER, 1, offer.id, Receipt(job, offer.id, accept.id, "accept", [raw], payments), NOW_MS + 2)
     settle = sign_entry(WORKER, 1, accept.id, Settle(job, receipt.id, PAYER.peer, 1000), NOW_MS + 3)
     release = sign_entry(PAYER, 2, receipt.id, Release(job, offer.id, "cancelled"), NOW_MS + 4)
     return {"offer": offer, "accept": accept, "receipt": receipt, "settle": settle, "release": release}
@@ -41,7 +53,7 @@ def bad() -> dict[str, tuple[bytes, str]]:
     """Encodings that must be refused, with the reason."""
     offer = good()["offer"]
     raw, header = codec.encode(offer), offer.header
-    replace = msgspec.structs.replace
+    replace, job = msgspec.structs.replace, job_id(1)
 
     def with_body(**changes: Any) -> bytes:
         body = replace(offer.body, **changes)
@@ -59,7 +71,11 @@ def bad() -> dict[str, tuple[bytes, str]]:
         "negative price": (with_body(price_micro=-1), "malformed"),
         "price past 2**53": (with_body(price_micro=2**53 + 1), "malformed"),
         "price as float": (with_body(price_micro=1.0), "malformed"),
-        "22 jurors": (with_body(jurors=22), "malformed"),
+        "22 jurors": (with_body(juries=[Jury(job, 22, 12)]), "malformed"),
+        "257 juries": (with_body(juries=[Jury(job, 1, 1)] * 257), "malformed"),
+        "65 audits": (with_body(audits=65), "malformed"),
+        "unknown rule": (with_body(rule="two"), "malformed"),
+        "short job of a jury": (with_body(juries=[Jury(job[:31], 1, 1)]), "malformed"),
         "version 2": (_resigned(replace(header, version=2), offer.body), "version"),
         "another body": (codec.encode(replace(offer, body=replace(offer.body, price_micro=1001))), "body_hash"),
         "zero signature": (codec.encode(replace(offer, signature=bytes(64))), "signature"),

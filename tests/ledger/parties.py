@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 from nacl.signing import SigningKey
 
-from ledger.entry import Entry
+from ledger.entry import Entry, Offer, majority
 from ledger.ports import Finding
 from ledger.service import Ledger, open_ledger
 from ledger.state import ALLOWANCE_MICRO
@@ -49,6 +49,11 @@ class Key:
 
 def job_id(number: int) -> bytes:
     return digest("test.job", number.to_bytes(8, "big"))
+
+
+def plain_offer(job: bytes, payee: PeerId, price: int, fee: int, jurors: int, expires_ms: int) -> Offer:
+    """An offer that one jury judges by majority."""
+    return Offer(job, payee, price, fee, "one", majority(job, jurors), 0, expires_ms)
 
 
 def certificate(job: bytes, verdict: VerdictWord, signers: Sequence[PeerId]) -> Certificate:
@@ -173,10 +178,10 @@ async def verdict_job(
 ) -> tuple[Entry, list[Entry]]:
     """One job from offer to settlement: the receipt, and all settles."""
     job = job_id(number)
-    offer = await payer.offer(job, worker.peer, price, 10, len(jury), LATER_MS)
+    offer = await payer.offer(job, worker.peer, price, 10, majority(job, len(jury)), LATER_MS)
     accept = await worker.accept(offer)
     made = certificate(job, verdict, [juror.peer for juror in jury])
     assert verdict in ("accept", "reject")
-    receipt = await payer.receipt(offer.id, verdict, made, accept)
+    receipt = await payer.receipt(offer.id, verdict, [made], accept)
     paid = [*([worker] if verdict == "accept" else []), *jury]
     return receipt, [await party.settle(receipt) for party in paid]

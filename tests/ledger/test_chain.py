@@ -9,10 +9,10 @@ import pytest
 
 from ledger.audit import audit_all, audit_chain, from_lines, to_lines
 from ledger.chain import FUTURE_MS_MAX, Validation, validate
-from ledger.entry import Accept, Body, Entry, Offer, Payment, Receipt, Release, Settle, sign_entry
+from ledger.entry import Accept, Body, Entry, Payment, Receipt, Release, Settle, majority, sign_entry
 from ledger.ports import CertificateCheck
 from ledger.state import rebuild
-from tests.ledger.parties import LATER_MS, NOW_MS, Key, certificate, check, check_without_keys, job_id
+from tests.ledger.parties import LATER_MS, NOW_MS, Key, certificate, check, check_without_keys, job_id, plain_offer
 from wire import codec
 from wire.errors import Malformed
 from wire.peer import PeerId
@@ -20,7 +20,7 @@ from wire.peer import PeerId
 PAYER, WORKER = Key(1), Key(2)
 JURY = sorted(Key(number).peer for number in (3, 4, 5))
 JOB = job_id(1)
-OFFER = Offer(JOB, WORKER.peer, 1000, 10, 3, LATER_MS)
+OFFER = plain_offer(JOB, WORKER.peer, 1000, 10, 3, LATER_MS)
 
 
 def chain(key: Key, *bodies: Body) -> list[Entry]:
@@ -49,7 +49,7 @@ CERTIFICATE = certificate(JOB, "accept", JURY)
 
 
 def receipt(**changes: object) -> Receipt:
-    good = Receipt(JOB, OFFERED.id, ACCEPTED[0].id, "accept", codec.encode(CERTIFICATE), PAID)
+    good = Receipt(JOB, OFFERED.id, ACCEPTED[0].id, "accept", [codec.encode(CERTIFICATE)], PAID)
     return msgspec.structs.replace(good, **changes)
 
 
@@ -77,14 +77,14 @@ def test_what_is_not_known_is_listed_and_not_held_against_the_author() -> None:
 
 
 def test_holes_in_a_chain_are_listed() -> None:
-    long = chain(PAYER, *(Offer(job_id(n), WORKER.peer, 1, 0, 1, LATER_MS) for n in range(5)), receipt())
+    long = chain(PAYER, *(plain_offer(job_id(n), WORKER.peer, 1, 0, 1, LATER_MS) for n in range(5)), receipt())
     found = judge(PAYER, [long[1], long[4], long[5]], ACCEPTED)
     assert found.level == "partial"
     assert [(gap.kind, gap.height, gap.until) for gap in found.gaps[:2]] == [("heights", 0, 1), ("heights", 2, 4)]
     assert (found.gaps[2].kind, found.gaps[2].ref) == ("own", OFFERED.id)
 
 
-SMALL = msgspec.structs.replace(OFFER, jurors=1)
+SMALL = msgspec.structs.replace(OFFER, juries=majority(JOB, 1))
 SMALL_OFFERED = chain(PAYER, SMALL)[0]
 SMALL_ACCEPTED = chain(WORKER, Accept(JOB, SMALL_OFFERED.id, PAYER.peer))[0]
 
@@ -107,25 +107,25 @@ CHEATS: dict[str, tuple[str, list[Body]]] = {
         [OFFER, Release(JOB, OFFERED.id, "cancelled"), Release(JOB, OFFERED.id, "cancelled")],
     ),
     "release of nothing": ("offer", [Release(JOB, OFFERED.id, "cancelled")]),
-    "reward without a certificate": ("certificate", [OFFER, receipt(certificate=b"")]),
-    "reward with bytes for a certificate": ("certificate", [OFFER, receipt(certificate=b"\x93\x01\x02\x03")]),
+    "reward without a certificate": ("certificate", [OFFER, receipt(certificates=[])]),
+    "reward with bytes for a certificate": ("certificate", [OFFER, receipt(certificates=[b"\x93\x01\x02\x03"])]),
     "reward with a forged certificate": (
         "certificate",
-        [OFFER, receipt(certificate=codec.encode(msgspec.structs.replace(CERTIFICATE, signature=bytes(32))))],
+        [OFFER, receipt(certificates=[codec.encode(msgspec.structs.replace(CERTIFICATE, signature=bytes(32)))])],
     ),
     "reward with another job's certificate": (
         "certificate",
-        [OFFER, receipt(certificate=codec.encode(certificate(job_id(2), "accept", JURY)))],
+        [OFFER, receipt(certificates=[codec.encode(certificate(job_id(2), "accept", JURY))])],
     ),
     "reward with a rejection": (
         "certificate",
-        [OFFER, receipt(certificate=codec.encode(certificate(JOB, "reject", JURY)))],
+        [OFFER, receipt(certificates=[codec.encode(certificate(JOB, "reject", JURY))])],
     ),
     "reward without a majority": (
         "certificate",
         [
             OFFER,
-            receipt(certificate=codec.encode(certificate(JOB, "accept", JURY[:1])), payments=[PAID[0], FEES[0]]),
+            receipt(certificates=[codec.encode(certificate(JOB, "accept", JURY[:1]))], payments=[PAID[0], FEES[0]]),
         ],
     ),
     "more signers than the offer pays": (
@@ -137,18 +137,18 @@ CHEATS: dict[str, tuple[str, list[Body]]] = {
     ),
     "one juror counted twice": (
         "certificate",
-        [OFFER, receipt(certificate=codec.encode(certificate(JOB, "accept", [JURY[0], JURY[0]])))],
+        [OFFER, receipt(certificates=[codec.encode(certificate(JOB, "accept", [JURY[0], JURY[0]]))])],
     ),
     "the worker judges itself": (
         "certificate",
-        [OFFER, receipt(certificate=codec.encode(certificate(JOB, "accept", [*JURY[:2], WORKER.peer])))],
+        [OFFER, receipt(certificates=[codec.encode(certificate(JOB, "accept", [*JURY[:2], WORKER.peer]))])],
     ),
     "the payer judges": (
         "certificate",
-        [OFFER, receipt(certificate=codec.encode(certificate(JOB, "accept", [*JURY[:2], PAYER.peer])))],
+        [OFFER, receipt(certificates=[codec.encode(certificate(JOB, "accept", [*JURY[:2], PAYER.peer]))])],
     ),
     "unaudited with a certificate": ("certificate", [OFFER, receipt(verdict="unaudited", payments=[])]),
-    "unaudited and paid": ("payments", [OFFER, receipt(verdict="unaudited", certificate=b"")]),
+    "unaudited and paid": ("payments", [OFFER, receipt(verdict="unaudited", certificates=[])]),
     "worker paid less": ("payments", [OFFER, receipt(payments=[Payment(WORKER.peer, 999), *FEES])]),
     "worker paid more": ("payments", [OFFER, receipt(payments=[Payment(WORKER.peer, 1001), *FEES])]),
     "worker not paid": ("payments", [OFFER, receipt(payments=FEES)]),
@@ -156,7 +156,7 @@ CHEATS: dict[str, tuple[str, list[Body]]] = {
     "stranger paid": ("payments", [OFFER, receipt(payments=[*PAID, Payment(Key(9).peer, 1)])]),
     "worker paid on a rejection": (
         "payments",
-        [OFFER, receipt(verdict="reject", certificate=codec.encode(certificate(JOB, "reject", JURY)))],
+        [OFFER, receipt(verdict="reject", certificates=[codec.encode(certificate(JOB, "reject", JURY))])],
     ),
     "verdict on work that nobody accepted": ("linked", [OFFER, receipt(accept=bytes(32))]),
     "acceptance by somebody else": ("linked", [OFFER, receipt(accept=OFFERED.id)]),
@@ -175,7 +175,7 @@ def test_no_credit_before_verification() -> None:
     for payments in ([], FEES, PAID, PAID[:1]):
         for verdict in ("accept", "reject"):
             found = judge(
-                PAYER, chain(PAYER, OFFER, receipt(certificate=b"", verdict=verdict, payments=payments)), ACCEPTED
+                PAYER, chain(PAYER, OFFER, receipt(certificates=[], verdict=verdict, payments=payments)), ACCEPTED
             )
             assert (found.level, found.code) == ("invalid", "certificate")
             assert "no credit before verification" in found.reason

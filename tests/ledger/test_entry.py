@@ -17,7 +17,6 @@ from ledger.entry import (
     Body,
     Entry,
     InvalidEntry,
-    Offer,
     Payment,
     Receipt,
     check_entry,
@@ -27,7 +26,7 @@ from ledger.entry import (
 )
 from ledger.fork import ForkProof, SignedHeader
 from tests.ledger.make_vectors import FILE, PAYER, good, vectors
-from tests.ledger.parties import LATER_MS, NOW_MS, Key, certificate, job_id
+from tests.ledger.parties import LATER_MS, NOW_MS, Key, certificate, job_id, plain_offer
 from wire import codec
 from wire.errors import LocalError, Malformed
 from wire.limits import JURY_MAX
@@ -60,7 +59,7 @@ def test_every_kind_of_body_has_a_vector() -> None:
 
 
 def _offer(height: int, price: int, key: Key = PAYER) -> Entry:
-    return sign_entry(key, height, bytes(32), Offer(job_id(1), Key(2).peer, price, 0, 1, LATER_MS), NOW_MS)
+    return sign_entry(key, height, bytes(32), plain_offer(job_id(1), Key(2).peer, price, 0, 1, LATER_MS), NOW_MS)
 
 
 @given(data=st.data())
@@ -82,14 +81,14 @@ def test_an_oversized_entry_is_refused_before_it_is_parsed() -> None:
     with pytest.raises(Malformed, match="bytes, at most"):
         decode_entry(codec.encode(_offer(0, 1)) + bytes(ENTRY_BYTES_MAX))
     with pytest.raises(LocalError):
-        sign_entry(PAYER, 0, bytes(32), Receipt(job_id(1), job_id(2), job_id(3), "accept", bytes(8193), []), 0)
+        sign_entry(PAYER, 0, bytes(32), Receipt(job_id(1), job_id(2), job_id(3), "accept", [bytes(8193)], []), 0)
 
 
 def test_the_largest_jury_fits_into_an_entry() -> None:
     jury = [Key(100 + number).peer for number in range(JURY_MAX)]
     raw = codec.encode(certificate(job_id(1), "accept", jury)) + bytes(64)  # a BLS signature is longer than our hash
     payments = [Payment(peer, 2**53) for peer in jury]
-    entry = sign_entry(PAYER, 0, bytes(32), Receipt(job_id(1), job_id(2), job_id(3), "accept", raw, payments), 0)
+    entry = sign_entry(PAYER, 0, bytes(32), Receipt(job_id(1), job_id(2), job_id(3), "accept", [raw], payments), 0)
     assert len(codec.encode(entry)) < 4096
 
 

@@ -33,7 +33,7 @@ from ledger.rules import owed
 from ledger.state import InsufficientCredit
 from ledger.store import open_store
 from ledger.writer import OwnChain, Request
-from tests.ledger.parties import LATER_MS, NOW_MS, Key, certificate, check, job_id, now
+from tests.ledger.parties import LATER_MS, NOW_MS, Key, certificate, check, job_id, now, plain_offer
 from wire import codec
 from wire.errors import LocalError
 from wire.peer import PeerId
@@ -112,13 +112,13 @@ class Market(RuleBasedStateMachine):
     def fork(self) -> None:
         for branch, price in zip(self.branches, (1, 2), strict=True):
             for height in range(3):
-                body = Offer(job_id(10_000 + height), Key(1).peer, price, 0, 1, LATER_MS)
+                body = plain_offer(job_id(10_000 + height), Key(1).peer, price, 0, 1, LATER_MS)
                 branch.append(sign_entry(FORKER, height, branch[-1].id if branch else ZERO, body, NOW_MS))
 
     @rule(target=offers, payer=numbers, payee=numbers, price=st.integers(0, 300), fee=st.integers(0, 50))
     def offer(self, payer: int, payee: int, price: int, fee: int) -> Entry | MultipleResults[Entry]:
         self.jobs += 1
-        party, body = self.parties[payer], Offer(job_id(self.jobs), Key(payee).peer, price, fee, 1, LATER_MS)
+        party, body = self.parties[payer], plain_offer(job_id(self.jobs), Key(payee).peer, price, fee, 1, LATER_MS)
         peer = party.key.peer
         if payer == payee:
             with pytest.raises(LocalError, match=r"self_dealing|reserves"):
@@ -163,8 +163,8 @@ class Market(RuleBasedStateMachine):
             self.no_verdict_on_work_that_nobody_accepted(payer, entry.id, offer)
             self.accept(entry, lost=False)
         accept = self.accepted.get(entry.id)
-        raw = b"" if verdict == "unaudited" else codec.encode(certificate(offer.job, verdict, signers))
-        payments = owed(offer, verdict, signers)
+        made = [] if verdict == "unaudited" else [certificate(offer.job, verdict, signers)]
+        payments, raw = owed(offer, verdict, made), [codec.encode(each) for each in made]
         body = Receipt(offer.job, entry.id, accept.id if accept else ZERO, verdict, raw, payments)
         linked = (accept,) if accept else ()
         self.closed.add(entry.id)
@@ -174,7 +174,7 @@ class Market(RuleBasedStateMachine):
 
     def no_verdict_on_work_that_nobody_accepted(self, payer: PeerId, offer_id: bytes, offer: Offer) -> None:
         with pytest.raises(LocalError, match="linked"):
-            self.by_peer[payer].append(Receipt(offer.job, offer_id, ZERO, "reject", b"", []))
+            self.by_peer[payer].append(Receipt(offer.job, offer_id, ZERO, "reject", [], []))
 
     @rule(entry=receipts)
     def settle(self, entry: Entry) -> None:

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from ledger.audit import audit_all
-from ledger.entry import Offer, Release, sign_entry
+from ledger.entry import Jury, Offer, Release, majority, sign_entry
 from ledger.fork import prove
 from ledger.service import Ledger, open_ledger
 from ledger.state import InsufficientCredit
@@ -25,6 +25,7 @@ from tests.ledger.parties import (
     ledger_of,
     net,
     now,
+    plain_offer,
     verdict_job,
 )
 from wire.errors import LocalError, RemoteError, StorageError
@@ -73,7 +74,7 @@ async def test_every_party_derives_the_same_trust_edges_from_the_payers_chain(tm
 
 async def test_an_unaudited_job_pays_nobody_and_frees_the_reservation(tmp_path: Path) -> None:
     async with ledger_of(tmp_path, 1) as payer:
-        offer = await payer.offer(job_id(1), Key(2).peer, 1000, 10, 3, LATER_MS)
+        offer = await payer.offer(job_id(1), Key(2).peer, 1000, 10, majority(job_id(1), 3), LATER_MS)
         assert payer.reserved() == 1030
         await payer.receipt(offer.id, "unaudited")
         assert (payer.balance(), payer.reserved(), payer.job(job_id(1))) == (0, 0, "unaudited")
@@ -82,21 +83,21 @@ async def test_an_unaudited_job_pays_nobody_and_frees_the_reservation(tmp_path: 
 
 async def test_a_released_offer_gives_the_credit_back_and_another_worker_can_be_tried(tmp_path: Path) -> None:
     async with ledger_of(tmp_path, 1, allowance_micro=1500) as payer:
-        first = await payer.offer(job_id(1), Key(2).peer, 1000, 10, 3, LATER_MS)
+        first = await payer.offer(job_id(1), Key(2).peer, 1000, 10, majority(job_id(1), 3), LATER_MS)
         with pytest.raises(InsufficientCredit):
-            await payer.offer(job_id(1), Key(3).peer, 1000, 10, 3, LATER_MS)
+            await payer.offer(job_id(1), Key(3).peer, 1000, 10, majority(job_id(1), 3), LATER_MS)
         await payer.release(first.id, "worker_died")
         assert payer.available() == 1500
-        await payer.offer(job_id(1), Key(3).peer, 1000, 10, 3, LATER_MS)
+        await payer.offer(job_id(1), Key(3).peer, 1000, 10, majority(job_id(1), 3), LATER_MS)
         with pytest.raises(LocalError, match="released"):
-            await payer.offer(job_id(1), Key(2).peer, 1000, 10, 3, LATER_MS)
+            await payer.offer(job_id(1), Key(2).peer, 1000, 10, majority(job_id(1), 3), LATER_MS)
 
 
 async def test_no_credit_before_verification(tmp_path: Path) -> None:
     """The named invariant, at the signer: no certificate, a forged one or too few signers, and nothing is signed."""
     jury = [Key(number).peer for number in JURY]
     async with ledger_of(tmp_path, 1) as payer, ledger_of(tmp_path, 2) as worker:
-        offer = await payer.offer(job_id(1), worker.peer, 1000, 10, 3, LATER_MS)
+        offer = await payer.offer(job_id(1), worker.peer, 1000, 10, majority(job_id(1), 3), LATER_MS)
         accept = await worker.accept(offer)
         good = certificate(job_id(1), "accept", jury)
         forged = type(good)(good.statement, good.signers, bytes(96))
@@ -110,17 +111,18 @@ async def test_no_credit_before_verification(tmp_path: Path) -> None:
             certificate(job_id(1), "accept", [*jury[:2], payer.peer]),
         ):
             with pytest.raises(LocalError, match="certificate"):
-                await payer.receipt(offer.id, "accept", bad, accept)
+                await payer.receipt(offer.id, "accept", [bad] if bad else [], accept)
         assert (payer.head(), payer.balance()) == (1, 0)
-        await payer.receipt(offer.id, "accept", good, accept)
+        await payer.receipt(offer.id, "accept", [good], accept)
         assert payer.balance() == -1030
 
 
 async def test_a_payee_does_not_settle_what_it_cannot_verify(tmp_path: Path) -> None:
     async with net() as on, ledger_of(tmp_path, 1, on) as payer, ledger_of(tmp_path, 2, on) as worker:
-        offer = await payer.offer(job_id(1), worker.peer, 1000, 10, 1, LATER_MS)
+        offer = await payer.offer(job_id(1), worker.peer, 1000, 10, majority(job_id(1), 1), LATER_MS)
         accept = await worker.accept(offer)
-        receipt = await payer.receipt(offer.id, "accept", certificate(job_id(1), "accept", [Key(3).peer]), accept)
+        made = certificate(job_id(1), "accept", [Key(3).peer])
+        receipt = await payer.receipt(offer.id, "accept", [made], accept)
         juror = Key(3)
         async with open_ledger(tmp_path / "3.db", juror, on.transport(juror.peer), now, check_without_keys) as blind:
             with pytest.raises(LocalError, match="keys must be known"):
@@ -147,15 +149,15 @@ async def test_the_same_event_after_a_crash_returns_the_entry_that_exists(tmp_pa
             with pytest.raises(LocalError, match="otherwise"):
                 await payer.receipt(receipt.body.offer, "unaudited")  # type: ignore[union-attr]  # a receipt's body
             with pytest.raises(LocalError, match="otherwise"):
-                await payer.offer(job_id(1), worker.peer, 1, 1, 1, LATER_MS)
+                await payer.offer(job_id(1), worker.peer, 1, 1, majority(job_id(1), 1), LATER_MS)
 
 
 async def test_a_group_is_all_or_nothing(tmp_path: Path) -> None:
     def offer(number: int, price: int) -> Offer:
-        return Offer(job_id(number), Key(2).peer, price, 0, 1, LATER_MS)
+        return plain_offer(job_id(number), Key(2).peer, price, 0, 1, LATER_MS)
 
     async with ledger_of(tmp_path, 1, allowance_micro=1000) as payer:
-        first = await payer.offer(job_id(0), Key(2).peer, 100, 0, 1, LATER_MS)
+        first = await payer.offer(job_id(0), Key(2).peer, 100, 0, majority(job_id(0), 1), LATER_MS)
         with pytest.raises(InsufficientCredit):
             await payer.append([offer(1, 600), offer(2, 600)])
         assert (payer.head(), payer.head_id(), payer.reserved()) == (1, first.id, 100)
@@ -171,7 +173,7 @@ async def test_concurrent_offers_never_promise_more_than_the_allowance(tmp_path:
 
         async def offer(number: int) -> None:
             try:
-                await payer.offer(job_id(number), Key(2).peer, 100, 0, 1, LATER_MS)
+                await payer.offer(job_id(number), Key(2).peer, 100, 0, majority(job_id(number), 1), LATER_MS)
             except InsufficientCredit as exc:
                 refused.append(exc)
 
@@ -185,11 +187,11 @@ async def test_concurrent_offers_never_promise_more_than_the_allowance(tmp_path:
 async def test_a_restarted_node_finds_its_open_offers_and_what_it_may_still_settle(tmp_path: Path) -> None:
     async with net() as on, ledger_of(tmp_path, 1, on) as payer:
         async with ledger_of(tmp_path, 2, on) as worker:
-            offer = await payer.offer(job_id(1), worker.peer, 1000, 0, 1, LATER_MS)
+            offer = await payer.offer(job_id(1), worker.peer, 1000, 0, majority(job_id(1), 1), LATER_MS)
             accept = await worker.accept(offer)
             made = certificate(job_id(1), "accept", [Key(3).peer])
-            receipt = await payer.receipt(offer.id, "accept", made, accept)
-            still = await payer.offer(job_id(2), worker.peer, 7, 0, 1, LATER_MS)
+            receipt = await payer.receipt(offer.id, "accept", [made], accept)
+            still = await payer.offer(job_id(2), worker.peer, 7, 0, majority(job_id(2), 1), LATER_MS)
         assert [entry_id for entry_id, _ in payer.open_offers()] == [still.id]
         async with ledger_of(tmp_path, 2, on) as worker:
             assert await worker.unsettled() == []
@@ -205,8 +207,8 @@ async def test_a_payer_beyond_its_credit_is_refused_and_blamed(tmp_path: Path) -
         ledger_of(tmp_path, 1, on, allowance_micro=10_000_000) as spender,
         ledger_of(tmp_path, 2, on) as worker,
     ):
-        await worker.accept(await spender.offer(job_id(1), worker.peer, 900_000, 0, 1, LATER_MS))
-        beyond = await spender.offer(job_id(2), worker.peer, 200_000, 0, 1, LATER_MS)
+        await worker.accept(await spender.offer(job_id(1), worker.peer, 900_000, 0, majority(job_id(1), 1), LATER_MS))
+        beyond = await spender.offer(job_id(2), worker.peer, 200_000, 0, majority(job_id(2), 1), LATER_MS)
         with pytest.raises(RemoteError, match="credit") as caught:
             await worker.accept(beyond)
         assert caught.value.peer == spender.peer
@@ -232,7 +234,7 @@ async def test_long_chains_travel_in_pages_and_are_audited_at_the_other_end(tmp_
         ledger_of(tmp_path, 1, on, allowance_micro=10_000) as author,
         ledger_of(tmp_path, 2, on) as reader,
     ):
-        await author.append([Offer(job_id(n), Key(9).peer, 1, 0, 1, LATER_MS) for n in range(600)])
+        await author.append([plain_offer(job_id(n), Key(9).peer, 1, 0, 1, LATER_MS) for n in range(600)])
         pulled = await reader.pull(author.peer, author.peer)
         assert (pulled.added, pulled.height, pulled.peer_height, pulled.fork) == (600, 600, 600, None)
         assert (await reader.pull(author.peer, author.peer)).added == 0
@@ -242,7 +244,7 @@ async def test_long_chains_travel_in_pages_and_are_audited_at_the_other_end(tmp_
 
 async def test_a_fork_met_on_the_way_is_proven_kept_and_costs_the_forker_its_trust(tmp_path: Path) -> None:
     forker = Key(1)
-    branch = sign_entry(forker, 0, bytes(32), Offer(job_id(77), Key(9).peer, 5, 0, 1, LATER_MS), NOW_MS)
+    branch = sign_entry(forker, 0, bytes(32), plain_offer(job_id(77), Key(9).peer, 5, 0, 1, LATER_MS), NOW_MS)
     async with AsyncExitStack() as stack:
         payer, worker, *jury = await five(stack, tmp_path)
         await verdict_job(payer, worker, jury, 1, "accept")
@@ -254,7 +256,7 @@ async def test_a_fork_met_on_the_way_is_proven_kept_and_costs_the_forker_its_tru
         assert worker.forkers() == {payer.peer}
         assert worker.trust_edges() == []
         with pytest.raises(LocalError, match="forked"):
-            await worker.offer(job_id(2), payer.peer, 1, 0, 1, LATER_MS)
+            await worker.offer(job_id(2), payer.peer, 1, 0, majority(job_id(2), 1), LATER_MS)
         # The proof travels with the chain.
         assert not jury[0].forkers()
         await jury[0].pull(worker.peer, payer.peer)
@@ -266,10 +268,10 @@ async def test_a_fork_met_on_the_way_is_proven_kept_and_costs_the_forker_its_tru
 
 async def test_a_shorter_branch_at_another_peer_is_noticed(tmp_path: Path) -> None:
     forker = Key(1)
-    branch = sign_entry(forker, 0, bytes(32), Offer(job_id(77), Key(9).peer, 5, 0, 1, LATER_MS), NOW_MS)
+    branch = sign_entry(forker, 0, bytes(32), plain_offer(job_id(77), Key(9).peer, 5, 0, 1, LATER_MS), NOW_MS)
     async with net() as on, ledger_of(tmp_path, 1) as author:
         for number in range(3):
-            await author.offer(job_id(number), Key(9).peer, 1, 0, 1, LATER_MS)
+            await author.offer(job_id(number), Key(9).peer, 1, 0, majority(job_id(number), 1), LATER_MS)
         async with ledger_of(tmp_path, 2, on) as misled, ledger_of(tmp_path, 3, on) as reader:
             await misled.ingest(forker.peer, [branch])
             await reader.ingest(forker.peer, await author.entries(forker.peer))
@@ -281,7 +283,7 @@ async def test_a_shorter_branch_at_another_peer_is_noticed(tmp_path: Path) -> No
 async def test_duplicates_and_reordered_pages_are_no_fork(tmp_path: Path) -> None:
     async with ledger_of(tmp_path, 1) as author, ledger_of(tmp_path, 2) as reader:
         for number in range(4):
-            await author.offer(job_id(number), Key(9).peer, 1, 0, 1, LATER_MS)
+            await author.offer(job_id(number), Key(9).peer, 1, 0, majority(job_id(number), 1), LATER_MS)
         entries = await author.entries(author.peer)
         for page in (entries[2:], entries[:2], entries[:2], entries[1:], entries):
             assert (await reader.ingest(author.peer, page)).fork is None
@@ -294,20 +296,20 @@ async def test_a_restored_backup_recovers_its_head_before_it_signs(tmp_path: Pat
     backup.mkdir()
     async with net() as on, ledger_of(tmp_path, 2, on) as counterparty:
         async with ledger_of(tmp_path, 1, on) as author:
-            await author.offer(job_id(1), Key(9).peer, 1, 0, 1, LATER_MS)
+            await author.offer(job_id(1), Key(9).peer, 1, 0, majority(job_id(1), 1), LATER_MS)
             assert author.unclean, "a new file may hide an older chain"
         (backup / "1.db").write_bytes((tmp_path / "1.db").read_bytes())
         async with ledger_of(tmp_path, 1, on) as author:
             assert not author.unclean, "closed cleanly"
-            await author.offer(job_id(2), Key(9).peer, 1, 0, 1, LATER_MS)
-            last = await author.offer(job_id(3), Key(9).peer, 1, 0, 1, LATER_MS)
+            await author.offer(job_id(2), Key(9).peer, 1, 0, majority(job_id(2), 1), LATER_MS)
+            last = await author.offer(job_id(3), Key(9).peer, 1, 0, majority(job_id(3), 1), LATER_MS)
             await counterparty.pull(author.peer, author.peer)
         async with ledger_of(backup, 1, on) as restored:
             assert restored.head() == 1
             recovered = await restored.recover_head([Key(8).peer, counterparty.peer])
             assert (recovered.imported, recovered.height, recovered.answered) == (2, 3, (counterparty.peer,))
             assert (restored.head_id(), restored.reserved()) == (last.id, 3)
-            after = await restored.offer(job_id(4), Key(9).peer, 1, 0, 1, LATER_MS)
+            after = await restored.offer(job_id(4), Key(9).peer, 1, 0, majority(job_id(4), 1), LATER_MS)
             assert after.header.previous == last.id
             pulled = await counterparty.pull(restored.peer, restored.peer)
             assert (pulled.added, pulled.fork) == (1, None)
@@ -320,7 +322,7 @@ async def test_entries_lost_with_a_torn_write_ahead_log_come_back_from_a_counter
     async with net() as on, ledger_of(tmp_path, 2, on) as counterparty:
         async with ledger_of(tmp_path, 1, on) as author:
             for number in range(5):
-                await author.offer(job_id(number), Key(9).peer, 1, 0, 1, LATER_MS)
+                await author.offer(job_id(number), Key(9).peer, 1, 0, majority(job_id(number), 1), LATER_MS)
             await counterparty.pull(author.peer, author.peer)
             (torn / "1.db").write_bytes((tmp_path / "1.db").read_bytes())
             log = (tmp_path / "1.db-wal").read_bytes()
@@ -330,7 +332,7 @@ async def test_entries_lost_with_a_torn_write_ahead_log_come_back_from_a_counter
             assert author.head() < 5
             assert (await author.recover_head([counterparty.peer])).height == 5
             assert not author.unclean
-            await author.offer(job_id(5), Key(9).peer, 1, 0, 1, LATER_MS)
+            await author.offer(job_id(5), Key(9).peer, 1, 0, majority(job_id(5), 1), LATER_MS)
             assert (await counterparty.pull(author.peer, author.peer)).fork is None
         assert not counterparty.forkers()
 
@@ -340,24 +342,24 @@ async def test_a_chain_that_went_two_ways_signs_no_more(tmp_path: Path) -> None:
     backup.mkdir()
     async with net() as on, ledger_of(tmp_path, 2, on) as counterparty:
         async with ledger_of(tmp_path, 1, on) as author:
-            await author.offer(job_id(1), Key(9).peer, 1, 0, 1, LATER_MS)
+            await author.offer(job_id(1), Key(9).peer, 1, 0, majority(job_id(1), 1), LATER_MS)
             await counterparty.pull(author.peer, author.peer)
         async with ledger_of(backup, 1, on) as hasty:
-            await hasty.offer(job_id(2), Key(9).peer, 1, 0, 1, LATER_MS)
+            await hasty.offer(job_id(2), Key(9).peer, 1, 0, majority(job_id(2), 1), LATER_MS)
             with pytest.raises(StorageError, match="another history"):
                 await hasty.recover_head([counterparty.peer])
             with pytest.raises(StorageError, match="another history"):
-                await hasty.offer(job_id(3), Key(9).peer, 1, 0, 1, LATER_MS)
+                await hasty.offer(job_id(3), Key(9).peer, 1, 0, majority(job_id(3), 1), LATER_MS)
         async with ledger_of(backup, 1, on) as hasty:
             with pytest.raises(StorageError, match="another history"):
-                await hasty.offer(job_id(3), Key(9).peer, 1, 0, 1, LATER_MS)
+                await hasty.offer(job_id(3), Key(9).peer, 1, 0, majority(job_id(3), 1), LATER_MS)
 
 
 async def test_a_closed_ledger_refuses_politely(tmp_path: Path) -> None:
     async with ledger_of(tmp_path, 1) as ledger:
-        await ledger.offer(job_id(1), Key(2).peer, 1, 0, 1, LATER_MS)
+        await ledger.offer(job_id(1), Key(2).peer, 1, 0, majority(job_id(1), 1), LATER_MS)
     with pytest.raises(LocalError, match="closed"):
-        await ledger.offer(job_id(2), Key(2).peer, 1, 0, 1, LATER_MS)
+        await ledger.offer(job_id(2), Key(2).peer, 1, 0, majority(job_id(2), 1), LATER_MS)
     with pytest.raises(StorageError):
         await ledger.entries(ledger.peer)
 
@@ -374,10 +376,11 @@ async def test_the_file_of_another_identity_is_refused(tmp_path: Path) -> None:
 async def test_amounts_out_of_bounds_are_refused_before_anything_is_signed(
     tmp_path: Path, field: str, value: int
 ) -> None:
-    good = {"price_micro": 1, "fee_micro": 1, "jurors": 3, "expires_ms": LATER_MS}
+    good = {"price_micro": 1, "fee_micro": 1, "expires_ms": LATER_MS}
+    juries = majority(job_id(1), 3)
     async with ledger_of(tmp_path, 1, allowance_micro=2**60) as payer:
         with pytest.raises(LocalError):
-            await payer.offer(job_id(1), Key(2).peer, **{**good, field: value})
+            await payer.offer(job_id(1), Key(2).peer, juries=juries, **{**good, field: value})
         assert payer.head() == 0
 
 
@@ -388,12 +391,15 @@ async def test_amounts_out_of_bounds_are_refused_before_anything_is_signed(
         ({"payee": Key(1).peer}, "self_dealing"),
         ({"payee": b"x" * 33}, "length"),
         ({"expires_ms": NOW_MS}, "expired"),
-        ({"jurors": 22}, "<= 21"),
+        ({"juries": [Jury(job_id(1), 22, 12)]}, "<= 21"),
+        ({"juries": [Jury(job_id(2), 3, 2)]}, "juries"),
+        ({"juries": majority(job_id(1), 3) * 257}, "<= 256"),
         ({"price_micro": 2**53, "fee_micro": 1}, "amount"),
     ],
 )
 async def test_bad_offers_are_refused_with_the_reason(tmp_path: Path, changes: dict[str, object], match: str) -> None:
-    good = {"job": job_id(1), "payee": Key(2).peer, "price_micro": 1, "fee_micro": 1, "jurors": 3}
+    good: dict[str, object] = {"job": job_id(1), "payee": Key(2).peer, "price_micro": 1, "fee_micro": 1}
+    good["juries"] = majority(job_id(1), 3)
     async with ledger_of(tmp_path, 1, allowance_micro=2**60) as payer:
         with pytest.raises(LocalError, match=match):
             await payer.offer(**{**good, "expires_ms": LATER_MS, **changes})  # type: ignore[arg-type]  # bad on purpose

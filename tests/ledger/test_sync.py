@@ -10,12 +10,12 @@ import trio
 import trio.testing
 from msgspec.structs import replace
 
-from ledger.entry import Entry, Offer, sign_entry
+from ledger.entry import Entry, sign_entry
 from ledger.fork import ForkProof, SignedHeader
 from ledger.group import QUEUE_MAX, GroupCommit
 from ledger.sync import PAGE_ENTRIES_MAX, PROTOCOL, Fetch, Page
 from ledger.writer import Request, Result
-from tests.ledger.parties import LATER_MS, NOW_MS, Key, job_id, ledger_of, net
+from tests.ledger.parties import LATER_MS, NOW_MS, Key, job_id, ledger_of, net, plain_offer
 from wire import codec
 from wire.call import Answer, answer_calls
 from wire.errors import Busy, LocalError, RemoteError, Unreachable
@@ -27,7 +27,7 @@ AUTHOR, LIAR = Key(1), Key(2)
 def chain(count: int, time_ms: int = NOW_MS) -> list[Entry]:
     entries: list[Entry] = []
     for height in range(count):
-        body = Offer(job_id(height), Key(9).peer, 1, 0, 1, LATER_MS * 2)
+        body = plain_offer(job_id(height), Key(9).peer, 1, 0, 1, LATER_MS * 2)
         entries.append(sign_entry(AUTHOR, height, entries[-1].id if entries else bytes(32), body, time_ms))
     return entries
 

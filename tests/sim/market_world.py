@@ -393,8 +393,8 @@ def check_payments(body: Receipt) -> None:
     """No credit before verification: whoever is paid stands in a certificate, or worked for one that says accept."""
     if not body.payments:
         return
-    certificate = codec.decode(Certificate, body.certificate)
-    assert certificate.statement.job == body.job
-    assert certificate.statement.verdict == body.verdict
-    jurors = {payment.peer for payment in body.payments} & set(certificate.signers)
+    certificates = [codec.decode(Certificate, raw) for raw in body.certificates]
+    assert {certificate.statement.verdict for certificate in certificates} == {body.verdict}
+    signers = {signer for certificate in certificates for signer in certificate.signers}
+    jurors = {payment.peer for payment in body.payments} & signers
     assert len(body.payments) == len(jurors) + (body.verdict == "accept"), "somebody without a vote was paid"

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 import trio
 
-from ledger.entry import Accept, Release, Settle, decode_entry, sign_entry
+from ledger.entry import Accept, Release, Settle, decode_entry, majority, sign_entry
 from ledger.fork import prove
 from ledger.sync import PROTOCOL as LEDGER_PROTOCOL
 from node.jobs import Job
@@ -302,7 +302,7 @@ async def offered(w: World, like: JobSpec, worker: SimNode) -> tuple[Envelope, b
     changed = {"nonce": bytes(16), "created_ms": now, "deadline_ms": now + 30_000}
     spec = JobSpec(**{name: getattr(like, name) for name in like.__struct_fields__} | changed)
     offer = await context.ledger.offer(
-        spec.id, worker.peer, spec.price_micro, spec.fee_micro, spec.jury_size, spec.deadline_ms
+        spec.id, worker.peer, spec.price_micro, spec.fee_micro, majority(spec.id, spec.jury_size), spec.deadline_ms
     )
     return seal(context.identity, "job", spec), codec.encode(offer)
 
