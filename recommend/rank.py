@@ -8,11 +8,12 @@ more than one; whoever the view speaks against gets no work and the smallest wei
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from recommend.cluster import cluster
 from recommend.explain import excluded_because, why
 from recommend.graph import LocalGraph
 from recommend.meritrank import Merit, Settings, walk
@@ -181,12 +182,21 @@ class Recommender:
         """Integer weights of a jury pool, in 1..2**32 - 1 and in ascending order of peers.
 
         Newcomers together keep `newcomer_share` of the sum, or their share by headcount if that is less; whoever
-        the view speaks against stays in the pool with weight 1, so that nobody can be struck from juries.
+        the view speaks against stays in the pool with weight 1. Who belongs to the worker leaves it: see `cluster`.
         """
         pool = sorted(set(candidates))
         return {
             peer: max(1, round(share * WEIGHT_SUM)) for peer, share in zip(pool, self._shares(ego, pool), strict=True)
         }
+
+    def cluster(self, ego: PeerId, worker: PeerId, weights: Mapping[PeerId, int], *, keep: int) -> dict[PeerId, str]:
+        """Those of a pool who are not to judge this worker, with reasons; see `recommend.cluster.cluster`.
+
+        Args:
+            ego: whose pool it is. worker: whose work is to be judged.
+            weights: as `pool_weights` returns them. keep: peers that must be left.
+        """
+        return cluster(self.graph.compiled(), self.view(ego), ego, worker, weights, keep=keep)
 
     def _shares(self, ego: PeerId, pool: Sequence[PeerId]) -> list[float]:
         merit = self.view(ego)

@@ -14,10 +14,11 @@ from node.market import pricing
 from node.market.context import Context
 from node.trust import Trust
 from recommend.rank import Candidate, Choice
+from verify import jury
 from wire import codec
 from wire.envelope import Envelope
 from wire.errors import Malformed
-from wire.job import INPUTS
+from wire.job import INPUTS, PoolMember
 from wire.limits import JURY_POOL_MAX
 from wire.peer import PeerId
 
@@ -27,14 +28,25 @@ FRESH_S = 5.0
 
 JURORS_USUAL = 3
 
+SPARE = 2
+"""Peers per seat that a pool keeps, whoever belongs to the worker: without them nobody could replace a silent juror."""
+
 
 @dataclass(frozen=True)
 class Offered:
-    """Peers for one attempt: workers in the order in which to ask them, and the jury pool with its weights."""
+    """Peers for one attempt: workers in the order in which to ask them, and all who may judge, with their weights."""
 
     workers: Sequence[Choice]
     prices_micro: dict[PeerId, int]
     weights: dict[PeerId, int]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The jury pool of one attempt, as the spec fixes it, and who was left out of it because of the worker, and why."""
+
+    members: list[PoolMember]
+    left_out: dict[PeerId, str]
 
 
 class NotEnough(Exception):
@@ -105,5 +117,16 @@ class Finder:
         recommender, me = self._trust.fresh(), self._context.identity.peer
         shortlist = recommender.choose_worker(me, fresh)
         weights = recommender.pool_weights(me, ads)
-        heaviest = sorted(weights, key=lambda peer: (-weights[peer], peer))[:JURY_POOL_MAX]
-        return Offered(shortlist.order, prices, {peer: weights[peer] for peer in heaviest})
+        return Offered(shortlist.order, prices, weights)
+
+    def pool(self, offered: Offered, worker: PeerId, jury_size: int) -> Pool:
+        """Who may judge this worker's answer: the heaviest peers, without those who belong to the worker.
+
+        Args:
+            offered: from `enough`. worker: the one chosen of it.
+            jury_size: of the largest jury that is drawn from this pool; twice as many peers stay in it, if there are.
+        """
+        weights, me = offered.weights, self._context.identity.peer
+        left_out = self._trust.fresh().cluster(me, worker, weights, keep=SPARE * jury_size)
+        heaviest = sorted(weights.keys() - left_out.keys(), key=lambda peer: (-weights[peer], peer))[:JURY_POOL_MAX]
+        return Pool(jury.pool_of({peer: weights[peer] for peer in heaviest}), left_out)

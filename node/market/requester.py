@@ -51,6 +51,8 @@ from workloads.executor import NUMERICS
 
 T = TypeVar("T")
 
+LEFT_OUT_TOLD = 5
+
 RELEASE_S = 2.0
 """Seconds to record that an attempt is over when the job is being cancelled."""
 
@@ -81,6 +83,7 @@ class Plan:
     secret: bytes
     worker: PeerId
     reason: str
+    left_out: dict[PeerId, str]
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,7 @@ class Requester:
         """Choose the worker and fix everything that decides the draw, before anybody works."""
         choice, price, fee = self._affordable(request, offered, tried)
         secret = secrets.token_bytes(jury.SECRET_BYTES)
-        pool = jury.pool_of(offered.weights)
+        pool = self._finder.pool(offered, choice.peer, request.jury_size)
         now_ms = self._context.now_ms()
         calibration = self._calibration(request)
         spec = JobSpec(
@@ -232,14 +235,14 @@ class Requester:
             price_micro=price,
             fee_micro=fee,
             requester=self._context.identity.peer,
-            pool=jury.pool_hash(pool),
+            pool=jury.pool_hash(pool.members),
             beacon_hash=jury.beacon_hash(secret),
             nonce=secrets.token_bytes(16),
             created_ms=now_ms,
             deadline_ms=now_ms + int(request.timeout_s * 1000),
         )
         envelope = seal(self._context.identity, "job", spec)
-        return Plan(spec, envelope, pool, secret, choice.peer, choice.reason)
+        return Plan(spec, envelope, pool.members, secret, choice.peer, choice.reason, pool.left_out)
 
     def _calibration(self, request: Request) -> Calibration:
         """The thresholds that the jury must use: the record that the user named, else the first that fits.
@@ -329,6 +332,7 @@ class Requester:
         ]
         spec = plan.spec
         thresholds = dict(self._context.calibrations[spec.calibration].thresholds)
+        left_out = _left_out(plan.left_out)
         passed = "; ".join(f"{to_text(peer)[-8:]} passed over: {why}" for peer, why in outcome.passed_over.items())
         self._board.update(
             job,
@@ -338,7 +342,14 @@ class Requester:
             cost_micro=tried.spent_micro,
             receipt=codec.encode(outcome.receipt),
         )
-        self._note(job, outcome.verdict, "; ".join(filter(None, (plan.reason, passed))), members)
+        self._note(job, outcome.verdict, "; ".join(filter(None, (plan.reason, left_out, passed))), members)
+
+
+def _left_out(peers: dict[PeerId, str]) -> str:
+    """Who could not judge this worker, for people; the first few by name."""
+    told = [f"{to_text(peer)[-8:]} not in the jury pool: {why}" for peer, why in list(peers.items())[:LEFT_OUT_TOLD]]
+    more = len(peers) - len(told)
+    return "; ".join([*told, *([f"{more} more not in the jury pool"] if more else [])])
 
 
 def _ask(plan: Plan, answer: Answer) -> JuryAsk:

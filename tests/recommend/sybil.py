@@ -58,3 +58,9 @@ def measure(honest: Edges, ego: int, attackers: list[int], attack: Attack, sybil
 
 def _sum(merit: Merit, numbers: list[int] | range) -> float:
     return sum(float(merit.score[merit.index[peer(number)]]) for number in numbers)
+
+
+def clique_edges(attackers: list[int], sybils: int, weight: float = 20.0) -> Edges:
+    """Attackers and Sybils all deal with one another."""
+    names = [*attackers, *range(FIRST_SYBIL, FIRST_SYBIL + sybils)]
+    return [(a, b, weight) for a in names for b in names if a != b]
