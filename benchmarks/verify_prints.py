@@ -7,6 +7,7 @@ checked run and the check in turn, so that the machine's load falls on both.
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -16,19 +17,21 @@ from typing import Any, Literal, cast
 import msgspec
 import numpy as np
 
-from benchmarks import full_states, training_step
+from benchmarks import training_step
 from benchmarks.line import show
 from node.calibration_inputs import job_specs
 from verify.calibrated import calibration_for
-from verify.fingerprints import opening, tensor_freivalds, text_margin, text_sketch, train_step
+from verify.fingerprints import opening, tensor_freivalds, text_prefill, text_sketch, train_step
 from wire import codec
 from wire.job import ImageInput, JobSpec, Kind, TextInput
 from wire.tensor import from_numpy
+from wire.text_sketch import project, sketch
 from workloads.catalog import built_in
-from workloads.cheats import CHEATS
+from workloads.cheats import CHEATS, quantise, truncate
 from workloads.executor import never
 from workloads.image import ImageModel
 from workloads.local import LocalExecutor
+from workloads.text import TextModel
 from workloads.variants import find, make_executor
 
 SEED = bytes(range(32))
@@ -123,7 +126,7 @@ def detections() -> None:
 
 
 def texts(repeats: int) -> None:
-    """verify.cost.text: prefill, margin and sketch against the run, which sketches too."""
+    """verify.cost.text: what a juror does (prefill, margins, projections, comparison) against the run."""
     share = 0.0
     for count in (32, 128, 256):
         share, prefill = text_costs(count, repeats)
@@ -135,37 +138,47 @@ def text_costs(count: int, repeats: int) -> tuple[float, float]:
     """Shares of a run of `count` sampled tokens: the whole check, and its prefill alone."""
     given = TextInput("The name of the", count, "sample", temperature=1.0)
     candidates = (spec_of("text.generate", given, seed) for seed in range(99))
-    spec = next(spec for spec in candidates if len(tokens_of(spec)) == count)
-    _, model = full_states.model("default", spec)
-    tokens, states = full_states.run("default", spec)
-    claim = from_numpy(text_sketch.sketch(states, SEED))
+    spec = next(spec for spec in candidates if len(generated(spec)[0]) == count)
+    model = language_model(spec)
+    answer = model.run(given, spec.seed, lambda event: None, never)
+    tokens = answer[0].tensors["tokens"].numpy().tolist()
 
-    def run() -> None:
-        model.run(given, spec.seed, lambda event: None, never)
-        text_sketch.sketch(states, SEED)
+    def run() -> object:
+        return model.run(given, spec.seed, lambda event: None, never)
 
-    def prefill() -> np.ndarray[Any, Any]:
-        return model._teacher_forced(given, tokens, never)[0]
+    def prefill() -> object:
+        return model.prefill(given, tokens, never)
 
-    def check() -> None:
-        text_margin.distance(given, spec.seed, prefill(), np.array(tokens))
-        text_sketch.distance(claim, states, SEED)
+    def check() -> object:
+        own = model.recheck(given, spec.seed, *answer, lambda event: None, never)
+        return text_prefill.compare(*answer, own)
 
     whole, checked, filled = medians(repeats, run, check, prefill)
     return checked / whole, filled / whole
 
 
-def tokens_of(spec: JobSpec) -> list[int]:
-    """What an honest worker emits."""
-    given, model = full_states.model("default", spec)
-    output, _ = model.run(given, spec.seed, lambda event: None, never)
-    return [int(token) for token in output.tensors["tokens"].numpy()]
+@functools.cache
+def _executor(variant: str, cheat: str | None) -> LocalExecutor:
+    return LocalExecutor(find(variant), alter={"int8-weights": quantise, "bf16-weights": truncate}.get(cheat or ""))
+
+
+def language_model(spec: JobSpec, variant: str = "default", cheat: str | None = None) -> TextModel:
+    """The shipped language model in this variant."""
+    return cast(TextModel, cast(Any, _executor(variant, cheat).prepare(spec)[1]))
+
+
+def generated(
+    spec: JobSpec, variant: str = "default", cheat: str | None = None
+) -> tuple[list[int], np.ndarray[Any, Any]]:
+    """Tokens that a worker emits, and their hidden states."""
+    given = cast(TextInput, spec.input())
+    return language_model(spec, variant, cheat).generate(given, spec.seed, lambda event: None, never)
 
 
 def sketches() -> None:
     """verify.sketch_bytes, and how well the sketch's distance tracks that of the whole states."""
     chance = np.random.Generator(np.random.Philox(1))
-    raw = text_sketch.sketch(chance.standard_normal((32, 4096)).astype(np.float32), SEED).tobytes()
+    raw = sketch(chance.standard_normal((32, 4096)).astype(np.float32), SEED).tobytes()
     show(
         "verify.sketch_bytes", len(raw), "bytes per 32 tokens", better="lower", peer="TOPLOC", peer_value=258,
         source="published",
@@ -175,9 +188,10 @@ def sketches() -> None:
     for variant, cheat in (("ort-noopt", None), ("default", "bf16-weights"), ("default", "int8-weights")):
         found, true = [], []
         for spec in specs:
-            tokens, states = full_states.run(variant, spec, cheat)
-            _, own = full_states.prefill("default", spec, tokens)
-            found.append(text_sketch.distance(from_numpy(text_sketch.sketch(states, SEED)), own, SEED)["block"])
+            tokens, states = generated(spec, variant, cheat)
+            _, own = language_model(spec).prefill(cast(TextInput, spec.input()), tokens, never)
+            claim = text_sketch.admit(from_numpy(sketch(states, SEED)), len(tokens))
+            found.append(text_sketch.distance(claim, *project(own, SEED), len(tokens))["block"])
             off = np.linalg.norm(states - own, axis=1) / np.linalg.norm(own, axis=1)
             true.append(float(np.sqrt((off**2).mean())))
         name = cheat or f"honest.{variant}"

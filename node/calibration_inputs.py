@@ -44,7 +44,8 @@ IMAGE_ONLY = {
     "fewer-steps", "one-step-less", "25-of-30-steps", "interpolated-trajectory", "swapped-noise",
 }  # fmt: skip
 TEXT_ONLY = {
-    "short-prompt", "other-temperature", "other-sampler", "cheap-then-prefill", "flipped-sketch", "constant-sketch",
+    "short-prompt", "other-temperature", "other-sampler", "cheap-then-prefill", "cheap-sketch", "borrowed-sketch",
+    "flipped-sketch", "constant-sketch", "shifted-sketch", "repeated-row",
 }  # fmt: skip
 
 

@@ -14,14 +14,15 @@ Name = Callable[[str], str]
 """A peer id as people should read it."""
 
 MEASURES = {
+    "block": "the model's inner states over 32 tokens, against the juror's own",
     "cosine": "angle between the vectors, the juror's own and the worker's",
-    "hidden": "the model's inner state at each token, against the juror's own",
-    "margin": "how far each token lies below the one that the juror's own run prefers",
     "mismatch": "bytes of answer and trace that differ from the juror's own",
     "noise": "the noise that the picture starts from, against that of the seed",
     "pixels": "grey levels by which the picture differs from the juror's own",
     "relative": "largest difference between the vectors, relative to their length",
     "step": "each denoising step, against the juror's own from the same point",
+    "token": "the model's inner state at each token, against the juror's own",
+    "units": "how far each token lies below the one that the juror's own run prefers",
 }
 
 

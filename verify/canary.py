@@ -37,12 +37,16 @@ from wire.hashing import digest
 from wire.job import JobSpec, Kind, Output, PoolMember, Receipt, Trace
 from wire.peer import PeerId
 from wire.tensor import Tensor, from_numpy
+from wire.text_sketch import DIMENSIONS, ROW_BYTES, rows_per_token
 
 AskWord = Literal["real", "bad", "good"]
 SHARE_ONE = 1 << 32
 ASKS_MAX = 1 << 20
 NUDGE = (2.0**-10, 2.0**-4)
-"""Smallest and largest relative change of one row or state: what rounding weights to bfloat16 or int8 does."""
+"""Smallest and largest relative change of one vector or latent: what rounding weights to bfloat16 or int8 does."""
+
+SKETCH_NUDGE = 6
+"""Most units by which a value of a sketch is moved: some hundredths of the state's length."""
 
 KEY_BYTES = 32
 
@@ -120,10 +124,10 @@ def build(
 
 
 def nudged(kind: Kind, claim: Claim, draw: bytes) -> Claim:
-    """A right answer with one row of its vectors, hidden states or latents off by a little.
+    """A right answer with one vector, one latent or the sketch of one token off by a little.
 
-    Names, types, shapes and sizes stay, and so do the length of a vector and the noise, last state and pixels of a
-    picture: nothing short of running the model shows it.
+    Names, types, shapes and sizes stay, and so do the length of a vector, the exponents of a sketch and the noise, last
+    state and pixels of a picture: nothing short of running the model shows it.
 
     Args:
         kind: of the job.
@@ -134,7 +138,9 @@ def nudged(kind: Kind, claim: Claim, draw: bytes) -> Claim:
         LocalError: nothing to change: no row, or a picture of one step.
     """
     chance = np.random.Generator(np.random.Philox(int.from_bytes(digest("canary.nudge", draw)[:16], "big")))
-    name = {"embed.text": "vectors", "text.generate": "hidden", "image.generate": "latents"}[kind]
+    if kind == "text.generate":
+        return Claim(claim.output, Trace({**claim.trace.tensors, "sketch": _nudged_sketch(claim, chance)}))
+    name = {"embed.text": "vectors", "image.generate": "latents"}[kind]
     part = claim.output if kind == "embed.text" else claim.trace
     rows = _rows(part.tensors.get(name), name)
     first, last = (1, len(rows) - 1) if kind == "image.generate" else (0, len(rows))
@@ -146,6 +152,27 @@ def nudged(kind: Kind, claim: Claim, draw: bytes) -> Claim:
     if kind == "embed.text":
         return Claim(Output(changed), claim.trace)
     return Claim(claim.output, Trace(changed))
+
+
+def _nudged_sketch(claim: Claim, chance: np.random.Generator) -> Tensor:
+    """One token's values off by 1 to `SKETCH_NUDGE` units each, but for those that the exponent follows from."""
+    tokens, sketch = claim.output.tensors.get("tokens"), claim.trace.tensors.get("sketch")
+    if tokens is None or sketch is None or len(tokens.shape) != 1 or len(sketch.shape) != 2:
+        raise LocalError("no tokens i4[n] and sketch u1[rows, 8] to change")
+    each = rows_per_token(tokens.shape[0]) if tokens.shape[0] else 0
+    if not each or sketch.dtype != "u1" or sketch.shape != [tokens.shape[0] * each, ROW_BYTES]:
+        raise LocalError("no sketch u1[rows, 8] of these tokens to change")
+    try:
+        rows = np.array(sketch.numpy()).view(np.int8).astype(np.int64)
+    except Malformed as exc:
+        raise LocalError(f"sketch: {exc}") from exc
+    at = int(chance.integers(tokens.shape[0])) * each
+    old = rows[at : at + each, :DIMENSIONS]
+    size = chance.integers(1, SKETCH_NUDGE + 1, old.shape)
+    inward = np.where(old > 0, -size, size)  # towards zero, so that no value leaves its range
+    largest = np.abs(old) == np.abs(old).max(axis=1, keepdims=True)
+    rows[at : at + each, :DIMENSIONS] = np.where(largest, old, old + inward)
+    return from_numpy(rows.astype(np.int8).view(np.uint8))
 
 
 def _rows(tensor: Tensor | None, name: str) -> NDArray[np.float32]:
@@ -193,7 +220,7 @@ def swapped(claim: Claim, donor: Claim) -> Claim:
 
 
 def _form(name: str, tensor: Tensor) -> list[int]:
-    return tensor.shape[1:] if name in ("tokens", "hidden") else tensor.shape
+    return tensor.shape[1:] if name in ("tokens", "sketch") else tensor.shape
 
 
 def check_mark(spec: JobSpec, root: bytes, mark: CanaryMark) -> None:

@@ -125,7 +125,7 @@ class Output(Wire, frozen=True):
 class Trace(Wire, frozen=True):
     """How the output came about, as named tensors: what the jury re-checks.
 
-    text.generate: `hidden` f4[n, 8] (sketch of the last hidden state per emitted token).
+    text.generate: `sketch` u1[rows, 8] (of the last hidden states, `wire.text_sketch`).
     image.generate: `latents` f4[steps + 1, h, w], initial noise first. embed.text: nothing.
     """
 

@@ -19,9 +19,11 @@ from wire.errors import LocalError
 from wire.job import EmbedInput, Expected, ImageInput, JobSpec, Output, TextInput, Trace
 from wire.tensor import from_numpy
 from workloads import forgeries, inputs, noise
-from workloads.executor import NUMERICS, CancelCheck, Capabilities, Emit, Health, Progress, never
+from workloads.executor import CancelCheck, Capabilities, Emit, Health, Progress, never
 from workloads.image import answer
 from workloads.local import LocalExecutor, Tensors
+from workloads.text import TextModel
+from workloads.text import answer as text_answer
 from workloads.variants import Variant
 
 CHEATS = {
@@ -45,16 +47,20 @@ FURTHER = {
     "one-byte": "texts: one byte of the prompt, or of the first text, is another",
     "other-temperature": "sampled text: a temperature higher by a tenth",
     "other-sampler": "text: greedy where sampling or beams were asked for, sampling where greedy was",
-    "cheap-then-prefill": "text: generated with int8 weights, then read once with the real ones for the hidden states",
+    "cheap-then-prefill": "text: generated with int8 weights, then read once with the real ones for the sketch",
+    "cheap-sketch": "text: the right tokens, with a sketch of the hidden states that bfloat16 weights give",
+    "borrowed-sketch": "text: the right tokens and hidden states, sketched for a job with another seed",
     "flipped-sketch": "text: hidden states with their signs turned",
     "constant-sketch": "text: the mean hidden state at every position",
+    "shifted-sketch": "text: every hidden state at the place of the one before it",
+    "repeated-row": "text: one row of the sketch for every token",
     "truncated": "all kinds: half of the text, or all but the last state or vector",
     "padded": "all kinds: the last token, state or vector twice",
     "empty": "all kinds: nothing at all",
     "nan": "all kinds: no numbers where numbers belong",
     "absurd": "all kinds: 1e30 where numbers belong",
     "copied-answer": "all kinds: the answer to the job before",
-    "tiny-noise": "all kinds: honest work, off by two units in the last place",
+    "tiny-noise": "all kinds: honest work, off by two units in the last place; of a sketch, by one unit in one value",
 }
 """Tried as well. `tiny-noise` lies within the tolerant thresholds by construction; the exact lane sees it."""
 
@@ -86,6 +92,7 @@ class CheatingExecutor:
         self._before: dict[str, tuple[Output, Trace]] = {}
         self._honest = LocalExecutor(variant, threads=threads)
         self._worker = LocalExecutor(variant, threads=threads, alter=alter)
+        self._cheap = LocalExecutor(variant, threads=threads, alter=truncate)
 
     def capabilities(self) -> Capabilities:
         """See `Executor`."""
@@ -114,25 +121,36 @@ class CheatingExecutor:
             return forgeries.straight_line(self._worker.run(short, emit=emit, cancelled=cancelled), given.steps)
         if isinstance(given, EmbedInput) and self._cheat == "random-embedding":
             return self._random(spec, given, emit)
-        answer = self._worker.run(_other(spec, given, self._cheat), emit=emit, cancelled=cancelled)
-        return self._forged(spec, given, answer)
+        other = _other(spec, given, self._cheat)
+        if isinstance(given, TextInput):
+            return self._forged(spec, given, self._text(spec, given, other, emit, cancelled))
+        return self._forged(spec, given, self._worker.run(other, emit=emit, cancelled=cancelled))
 
     def _forged(self, spec: JobSpec, given: Wire, answer: tuple[Output, Trace]) -> tuple[Output, Trace]:
         """What is claimed after the run."""
-        if self._cheat in ("flipped-sketch", "constant-sketch") and not isinstance(given, TextInput):
-            return answer
-        if self._cheat in forgeries.FORGERIES:
+        if self._cheat in forgeries.FORGERIES and not (isinstance(given, TextInput) and self._cheat in forgeries.TEXT):
             return forgeries.FORGERIES[self._cheat](answer)
         if self._cheat == "tiny-noise":
             return forgeries.tiny_noise(answer, spec.seed)
         if self._cheat == "swapped-noise" and isinstance(given, ImageInput):
             return forgeries.swapped_noise(answer, noise.normal(spec.seed, *answer[0].tensors["pixels"].shape))
-        if self._cheat == "cheap-then-prefill" and isinstance(given, TextInput):
-            own = self._honest.recheck(_replace(spec, lane="tolerant", numeric=NUMERICS["tolerant"]), *answer)
-            return forgeries.with_hidden(answer, own.tensors["hidden"])
         if self._cheat == "copied-answer":
             answer, self._before[spec.kind] = self._before.get(spec.kind, answer), answer
         return answer
+
+    def _text(
+        self, spec: JobSpec, given: TextInput, other: JobSpec, emit: Emit, cancelled: CancelCheck
+    ) -> tuple[Output, Trace]:
+        """A run of the other job, sketched as if it were this one: only what was computed can give it away."""
+        model, generated = _text_model(self._worker, other)
+        with self._worker.marked(spec.id, cancelled) as stop:
+            text = model.generate(generated, other.seed, emit, stop)
+        if self._cheat in forgeries.TEXT:
+            text = forgeries.TEXT[self._cheat](text)
+        elif self._cheat in ("cheap-then-prefill", "cheap-sketch"):
+            reader, _ = _text_model(self._honest if self._cheat == "cheap-then-prefill" else self._cheap, spec)
+            text = text[0], reader.prefill(given, text[0], cancelled)[1]
+        return text_answer(given, _another(spec.seed) if self._cheat == "borrowed-sketch" else spec.seed, *text)
 
     def _stretched(
         self, spec: JobSpec, given: ImageInput, steps: int, emit: Emit, cancelled: CancelCheck
@@ -160,6 +178,18 @@ class CheatingExecutor:
         return Output({"vectors": from_numpy(vectors.astype(np.float32))}), Trace({})
 
 
+def _text_model(executor: LocalExecutor, spec: JobSpec) -> tuple[TextModel, TextInput]:
+    """The language model of this executor in the lane of the job, and the job's input."""
+    given, runner = executor.prepare(spec)
+    assert isinstance(runner, TextModel), "a job for a text"
+    assert isinstance(given, TextInput), "a job for a text"
+    return runner, given
+
+
+def _another(seed: int) -> int:
+    return (seed + 1) % (1 << 64)
+
+
 LESS: dict[str, Callable[[int], int]] = {
     "fewer-steps": lambda steps: steps // 2,
     "one-step-less": lambda steps: steps - 1,
@@ -171,7 +201,7 @@ LESS: dict[str, Callable[[int], int]] = {
 def _other(spec: JobSpec, given: Wire, cheat: str) -> JobSpec:
     """The job that is run in place of the one asked for."""
     if cheat in ("wrong-seed", "swapped-noise"):
-        return _replace(spec, seed=(spec.seed + 1) % (1 << 64))
+        return _replace(spec, seed=_another(spec.seed))
     changed: Wire = given
     if isinstance(given, ImageInput) and cheat == "other-input":
         changed = ImageInput((given.label + 1) % (inputs.LABEL_MAX + 1), given.steps)
@@ -215,7 +245,7 @@ def shuffle(tensors: Tensors) -> Tensors:
     def one(value: NDArray[np.float32]) -> NDArray[np.float32]:
         return generator.permutation(value.ravel()).reshape(value.shape)
 
-    return {name: one(value) if value.ndim > 1 and name != "sketch" else value for name, value in tensors.items()}
+    return {name: one(value) if value.ndim > 1 else value for name, value in tensors.items()}
 
 
 def quantise(tensors: Tensors, largest: int = 127) -> Tensors:
@@ -227,7 +257,7 @@ def quantise(tensors: Tensors, largest: int = 127) -> Tensors:
         whole: NDArray[np.float32] = (np.rint(rows / scale) * scale).astype(np.float32)
         return whole.reshape(value.shape)
 
-    return {name: one(value) if value.ndim > 1 and name != "sketch" else value for name, value in tensors.items()}
+    return {name: one(value) if value.ndim > 1 else value for name, value in tensors.items()}
 
 
 def truncate(tensors: Tensors) -> Tensors:
@@ -237,7 +267,7 @@ def truncate(tensors: Tensors) -> Tensors:
         bits = (np.array(value).view(np.uint32) + np.uint32(0x8000)) & np.uint32(0xFFFF0000)
         return bits.view(np.float32)
 
-    return {name: one(value) if name != "sketch" else value for name, value in tensors.items()}
+    return {name: one(value) for name, value in tensors.items()}
 
 
 def _replace(spec: JobSpec, **changes: object) -> JobSpec:

@@ -1,6 +1,7 @@
 """What a cheating worker does to an answer after the run: pure functions from one answer to another.
 
-Each takes output and trace of a run and returns what is claimed instead. Needs no model.
+Each takes output and trace of a run and returns what is claimed instead; those in `TEXT` take the tokens and hidden
+states of a text, from which a sketch is then made. Needs no model.
 """
 
 from __future__ import annotations
@@ -23,17 +24,13 @@ TINY = 2e-7
 
 
 def truncated(answer: Answer) -> Answer:
-    """Half of the tokens, or all but the last state or vector."""
-
-    def cut(name: str, value: Array) -> Array:
-        return value[: max(1, len(value) // 2)] if name in ("tokens", "hidden") else value[:-1]
-
-    return _rows(answer, cut)
+    """All but the last state or vector."""
+    return _rows(answer, lambda value: value[:-1])
 
 
 def padded(answer: Answer) -> Answer:
-    """The last token, state or vector once more."""
-    return _rows(answer, lambda _, value: np.concatenate([value, value[-1:]]))
+    """The last state or vector once more."""
+    return _rows(answer, lambda value: np.concatenate([value, value[-1:]]))
 
 
 def empty(_: Answer) -> Answer:
@@ -43,26 +40,33 @@ def empty(_: Answer) -> Answer:
 
 def nan(answer: Answer) -> Answer:
     """No numbers where numbers belong."""
-    return _floats(answer, lambda value: np.full_like(value, np.nan))
+    return _numbers(answer, np.nan, -128)
 
 
 def absurd(answer: Answer) -> Answer:
     """Finite values far outside of any run's."""
-    return _floats(answer, lambda value: np.full_like(value, 1e30))
+    return _numbers(answer, 1e30, 127)
 
 
-def flipped_sketch(answer: Answer) -> Answer:
-    """The hidden states with their signs turned: what a fingerprint of magnitudes would accept."""
-    return _floats(answer, np.negative)
+def repeated_row(answer: Answer) -> Answer:
+    """One row of the sketch for every token, as a constant polynomial stands for every window in TOPLOC."""
+    return _sketch(answer, lambda rows: np.broadcast_to(rows[len(rows) // 2], rows.shape).copy())
 
 
-def constant_sketch(answer: Answer) -> Answer:
-    """One vector for every position, the mean of the true ones: right in distribution, wrong in each place."""
-    return _floats(answer, lambda value: np.broadcast_to(value.mean(axis=0), value.shape).copy())
+def one_unit(answer: Answer) -> Answer:
+    """One value of a text's sketch off by one unit: as much as honest rounding may do."""
+
+    def shift(rows: Array) -> Array:
+        rows[0, 0] += 1 if rows[0, 0] < 0 else -1
+        return rows
+
+    return _sketch(answer, shift)
 
 
 def tiny_noise(answer: Answer, seed: int) -> Answer:
-    """Every float off by `TINY`, relatively; pictures are decoded again, so that they fit their states."""
+    """Every float off by `TINY`, relatively; a sketch by one unit; pictures are decoded again, to fit their states."""
+    if "sketch" in answer[1].tensors:
+        return one_unit(answer)
     generator = np.random.Generator(np.random.Philox(seed))
 
     def shake(value: Array) -> Array:
@@ -91,18 +95,17 @@ def swapped_noise(answer: Answer, noise: Array) -> Answer:
     return image.answer(latents)
 
 
-def with_hidden(answer: Answer, hidden: Tensor) -> Answer:
-    """The answer with hidden states computed by somebody else."""
-    return answer[0], Trace({"hidden": hidden})
+def with_sketch(answer: Answer, sketch: Tensor) -> Answer:
+    """The text with a sketch made by somebody else, or for another job."""
+    return answer[0], Trace({"sketch": sketch})
 
 
-def _rows(answer: Answer, change: Callable[[str, Array], Array]) -> Answer:
+def _rows(answer: Answer, change: Callable[[Array], Array]) -> Answer:
     """Change each tensor along its first axis; pictures stay as they are."""
 
     def each(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {
-            name: tensor if name == "pixels" else from_numpy(change(name, tensor.numpy()))
-            for name, tensor in tensors.items()
+            name: tensor if name == "pixels" else from_numpy(change(tensor.numpy())) for name, tensor in tensors.items()
         }
 
     return Output(each(answer[0].tensors)), Trace(each(answer[1].tensors))
@@ -120,13 +123,65 @@ def _floats(answer: Answer, change: Callable[[Array], Array]) -> Answer:
     return Output(each(answer[0].tensors)), Trace(each(answer[1].tensors))
 
 
+def _sketch(answer: Answer, change: Callable[[Array], Array]) -> Answer:
+    """Change the signed values i1[rows, 8] of a text's sketch; other kinds stay as they are."""
+    sketch = answer[1].tensors.get("sketch")
+    if sketch is None:
+        return answer
+    return with_sketch(answer, from_numpy(change(np.array(sketch.numpy()).view(np.int8)).view(np.uint8)))
+
+
+def _numbers(answer: Answer, number: float, whole: int) -> Answer:
+    """Every float, and every value of a sketch, replaced."""
+    filled = _floats(answer, lambda value: np.full_like(value, number))
+    return _sketch(filled, lambda rows: np.full_like(rows, whole))
+
+
+Text = tuple[list[int], Array]
+"""Tokens, and the hidden states f4[n, width] from which they were chosen."""
+
+
+def half_text(text: Text) -> Text:
+    """The first half."""
+    half = max(1, len(text[0]) // 2)
+    return text[0][:half], text[1][:half]
+
+
+def longer_text(text: Text) -> Text:
+    """The last token twice."""
+    return [*text[0], text[0][-1]], np.concatenate([text[1], text[1][-1:]])
+
+
+def flipped_states(text: Text) -> Text:
+    """Hidden states with their signs turned: what a fingerprint of magnitudes would accept."""
+    return text[0], -text[1]
+
+
+def mean_state(text: Text) -> Text:
+    """One state for every position, the mean of the true ones: right in distribution, wrong in each place."""
+    return text[0], np.broadcast_to(text[1].mean(axis=0), text[1].shape)
+
+
+def shuffled_states(text: Text) -> Text:
+    """The true states, each at the place of the one before it."""
+    return text[0], np.roll(text[1], 1, axis=0)
+
+
+TEXT: dict[str, Callable[[Text], Text]] = {
+    "truncated": half_text,
+    "padded": longer_text,
+    "flipped-sketch": flipped_states,
+    "constant-sketch": mean_state,
+    "shifted-sketch": shuffled_states,
+}
+"""What is done to tokens and states before the sketch is made."""
+
 FORGERIES: dict[str, Callable[[Answer], Answer]] = {
     "truncated": truncated,
     "padded": padded,
     "empty": empty,
     "nan": nan,
     "absurd": absurd,
-    "flipped-sketch": flipped_sketch,
-    "constant-sketch": constant_sketch,
+    "repeated-row": repeated_row,
 }
-"""Those that need nothing but the answer."""
+"""Those that need nothing but the answer; of a text, those in `TEXT` come first."""

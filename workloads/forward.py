@@ -70,7 +70,7 @@ class TextNetwork(Network):
             past: [2 * layers, b, heads, p, pairs * 2], keys and values of earlier positions, rotated.
 
         Returns:
-            logits [b, t, vocabulary], sketches of the last hidden state [b, t, 8], and `past` grown by t.
+            logits [b, t, vocabulary], the last hidden states [b, t, width] they come from, and `past` grown by t.
         """
         cos, sin, mask, past = map(self.cast, (cos, sin, mask, past))
         x = self.w["embed.weight"][tokens]
@@ -79,7 +79,7 @@ class TextNetwork(Network):
             x, key, value = self._block(f"blocks.{layer}.", x, (cos, sin), mask, past[2 * layer : 2 * layer + 2])
             present += [key, value]
         x = self.layer_norm("norm", x)
-        return x @ self.w["embed.weight"].T, x @ self.w["sketch"], np.stack(present)
+        return x @ self.w["embed.weight"].T, x, np.stack(present)
 
     def _block(
         self, name: str, x: Floats, rotary: tuple[Floats, Floats], mask: Floats, past: Floats

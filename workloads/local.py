@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -72,14 +73,24 @@ class LocalExecutor:
     def run(self, spec: JobSpec, *, emit: Emit, cancelled: CancelCheck) -> tuple[Output, Trace]:
         """See `Executor`."""
         given, runner = self.prepare(spec)
-        with _Running(self, spec.id):
-            return runner.run(given, spec.seed, emit, lambda: self._cancelled or cancelled())
+        with self.marked(spec.id, cancelled) as stop:
+            return runner.run(given, spec.seed, emit, stop)
 
     def recheck(self, spec: JobSpec, output: Output, trace: Trace, *, cancelled: CancelCheck = never) -> Expected:
         """See `Executor`; `cancelled` is polled as in `run`."""
         given, runner = self.prepare(spec)
-        with _Running(self, spec.id):
-            return runner.recheck(given, spec.seed, output, trace, _ignore, lambda: self._cancelled or cancelled())
+        with self.marked(spec.id, cancelled) as stop:
+            return runner.recheck(given, spec.seed, output, trace, _ignore, stop)
+
+    @contextmanager
+    def marked(self, job: bytes, cancelled: CancelCheck) -> Iterator[CancelCheck]:
+        """A block in which `cancel(job)` hits this job and no other; gives the check to poll."""
+        self._running, self._cancelled = job, False
+        try:
+            yield lambda: self._cancelled or cancelled()
+        finally:
+            self._running = None
+            self._runs += 1
 
     def prepare(self, spec: JobSpec) -> tuple[Wire, _Runner]:
         """The checked input and the loaded model.
@@ -113,20 +124,6 @@ class LocalExecutor:
             shifted = library == "numpy-shifted"
             network = forward.NETWORKS[kind](tensors, config, dtype, shifted=shifted)
         return cast(_Runner, MODELS[kind](network, config, exact=exact, sequential=sequential))
-
-
-class _Running:
-    """Marks which job runs, so that `cancel` hits no other."""
-
-    def __init__(self, owner: LocalExecutor, job: bytes) -> None:
-        self._owner, self._job = owner, job
-
-    def __enter__(self) -> None:
-        self._owner._running, self._owner._cancelled = self._job, False
-
-    def __exit__(self, *_: object) -> None:
-        self._owner._running = None
-        self._owner._runs += 1
 
 
 def _ignore(event: Event) -> None:

@@ -72,10 +72,10 @@ class TextNetwork(Session):
     def __call__(  # type: ignore[override]  # positional, as the NumPy network is called
         self, tokens: NDArray[np.int64], cos: Floats, sin: Floats, mask: Floats, past: Floats
     ) -> tuple[Floats, Floats, Floats]:
-        logits, sketch, present = super().__call__(
-            ["logits", "sketches", "present"], tokens=tokens, cos=cos, sin=sin, mask=mask, past=past
+        logits, hidden, present = super().__call__(
+            ["logits", "hidden", "present"], tokens=tokens, cos=cos, sin=sin, mask=mask, past=past
         )
-        return logits, sketch, present
+        return logits, hidden, present
 
 
 class ImageNetwork(Session):

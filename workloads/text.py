@@ -9,15 +9,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from wire import text_sketch
 from wire.errors import Malformed
 from wire.job import Expected, Output, TextInput, Trace
 from wire.tensor import from_numpy
 from workloads import attention, claims
 from workloads.executor import CancelCheck, Cancelled, Emit, Progress, Token
 from workloads.forward import Floats
-from workloads.sampler import END, BeamSearch, deficit, log_softmax, scores
-
-SKETCH = 8
+from workloads.sampler import END, UNIT_BITS, BeamSearch, Chooser, log_softmax, margins
 
 
 class Network(Protocol):
@@ -38,14 +37,14 @@ class Decoder:
         self.position = 0
 
     def read(self, tokens: NDArray[np.int64]) -> tuple[Floats, Floats]:
-        """Feed tokens i8[b, t]; returns logits [b, t, vocabulary] and sketches [b, t, 8]."""
+        """Feed tokens i8[b, t]; returns logits [b, t, vocabulary] and last hidden states [b, t, width]."""
         count, window = tokens.shape[1], self.config["window"]
         cos, sin = attention.rotary(self.position, count, self.pairs)
         mask = attention.mask(self.past.shape[3], count, window)
-        logits, sketches, present = self.network(tokens, cos, sin, mask, self.past)
+        logits, hidden, present = self.network(tokens, cos, sin, mask, self.past)
         self.past = present[:, :, :, -(window - 1) :]
         self.position += count
-        return logits, sketches
+        return logits, hidden
 
     def reorder(self, parents: list[int]) -> None:
         """Keep the caches of these rows, in this order."""
@@ -61,15 +60,20 @@ class TextModel:
 
     def run(self, given: TextInput, seed: int, emit: Emit, cancelled: CancelCheck) -> tuple[Output, Trace]:
         """Generate; text is emitted as it comes, or at the end for beam search."""
+        return answer(given, seed, *self.generate(given, seed, emit, cancelled))
+
+    def generate(
+        self, given: TextInput, seed: int, emit: Emit, cancelled: CancelCheck
+    ) -> tuple[list[int], NDArray[np.float32]]:
+        """The tokens of a run, and the last hidden states f4[n, width] from which they were chosen."""
         generate = self._beam if given.method == "beam" else self._sample
         tokens, hidden = generate(given, seed, emit, cancelled)
-        output = Output({"tokens": from_numpy(np.array(tokens, dtype=np.int32))})
-        return output, Trace({"hidden": from_numpy(np.stack(hidden).astype(np.float32))})
+        return tokens, np.stack(hidden).astype(np.float32)
 
     def _start(self, given: TextInput) -> tuple[Decoder, Floats, Floats]:
         decoder = Decoder(self.network, self.config, self.dtype)
-        logits, sketches = decoder.read(np.array([prompt_tokens(given)], dtype=np.int64))
-        return decoder, logits[:, -1], sketches[:, -1]
+        logits, hidden = decoder.read(np.array([prompt_tokens(given)], dtype=np.int64))
+        return decoder, logits[:, -1], hidden[:, -1]
 
     def _sample(
         self, given: TextInput, seed: int, emit: Emit, cancelled: CancelCheck
@@ -78,33 +82,34 @@ class TextModel:
         tokens: list[int] = []
         hidden: list[Floats] = []
         stop_at(cancelled)
-        decoder, logits, sketches = self._start(given)
+        chooser = Chooser(given, seed)
+        decoder, logits, states = self._start(given)
         while True:
-            token = int(scores(given, seed, len(tokens), logits[0]).argmax())
+            token = chooser.choose(len(tokens), logits[0])
             tokens.append(token)
-            hidden.append(sketches[0])
+            hidden.append(states[0])
             stream.feed(token)
             if token == END or len(tokens) == given.tokens_max:
                 stream.end()
                 return tokens, hidden
             stop_at(cancelled)
-            rows, states = decoder.read(np.array([[token]], dtype=np.int64))
-            logits, sketches = rows[:, -1], states[:, -1]
+            rows, after = decoder.read(np.array([[token]], dtype=np.int64))
+            logits, states = rows[:, -1], after[:, -1]
 
     def _beam(self, given: TextInput, seed: int, emit: Emit, cancelled: CancelCheck) -> tuple[list[int], list[Floats]]:
         search = BeamSearch(given.beams)
         stop_at(cancelled)
-        decoder, logits, sketches = self._start(given)
+        decoder, logits, states = self._start(given)
         for done in range(1, given.tokens_max + 1):
-            parents = search.extend(logits, sketches)
+            parents = search.extend(logits, states)
             emit(Progress(done, given.tokens_max))
             if search.done or done == given.tokens_max:
                 break
             stop_at(cancelled)
             decoder.reorder(parents)
             last = np.array([[beam.tokens[-1]] for beam in search.live], dtype=np.int64)
-            rows, states = decoder.read(last)
-            logits, sketches = rows[:, -1], states[:, -1]
+            rows, after = decoder.read(last)
+            logits, states = rows[:, -1], after[:, -1]
         stream = _Stream(emit)
         for token in search.best.tokens:
             stream.feed(token)
@@ -114,23 +119,26 @@ class TextModel:
     def recheck(
         self, given: TextInput, seed: int, output: Output, trace: Trace, emit: Emit, cancelled: CancelCheck
     ) -> Expected:
-        """Margins and own sketches; in the exact lane a full run of our own."""
+        """Margins, and projections of own hidden states; in the exact lane a full run of our own."""
         tokens = claimed_tokens(given, output)
-        claims.array(claims.only(trace, "hidden")["hidden"], "hidden", "f4", (len(tokens), SKETCH))
+        rows = len(tokens) * text_sketch.rows_per_token(len(tokens))
+        claims.array(claims.only(trace, "sketch")["sketch"], "sketch", "u1", (rows, text_sketch.ROW_BYTES))
         if self.exact:
             own, own_trace = self.run(given, seed, emit, cancelled)
             return Expected({**own.tensors, **own_trace.tensors})
-        logits, hidden = self._teacher_forced(given, tokens, cancelled)
+        logits, hidden = self.prefill(given, tokens, cancelled)
         if given.method == "beam":
             margin = self._beam_margin(given, seed, tokens, logits, cancelled)
         else:
-            margin = np.array([deficit(given, seed, i, logits[i], token) for i, token in enumerate(tokens)])
-        return Expected({"margin": from_numpy(margin.astype(np.float32)), "hidden": from_numpy(hidden)})
+            margin = margins(given, seed, logits, np.array(tokens))
+        projections, dither = text_sketch.project(hidden, text_sketch.seed_of(given, seed))
+        computed = {"margin": margin, "projections": projections, "dither": dither}
+        return Expected({name: from_numpy(value) for name, value in computed.items()})
 
-    def _teacher_forced(
+    def prefill(
         self, given: TextInput, tokens: list[int], cancelled: CancelCheck
     ) -> tuple[Floats, NDArray[np.float32]]:
-        """Logits and sketches from which each claimed token was chosen, in one pass over all positions."""
+        """Logits [n, vocabulary] and hidden states f4[n, width] of claimed tokens, in one pass over all positions."""
         stop_at(cancelled)
         prompt = prompt_tokens(given)
         text = np.array([prompt + tokens[:-1]], dtype=np.int64)
@@ -144,15 +152,22 @@ class TextModel:
 
     def _beam_margin(
         self, given: TextInput, seed: int, tokens: list[int], logits: Floats, cancelled: CancelCheck
-    ) -> NDArray[np.float64]:
-        """All zero but the last: how far the text's log probability is from that of our own search's text."""
+    ) -> NDArray[np.int64]:
+        """All zero but the last: how far the text's log probability is from that of our own search's text, in units."""
         own, _ = self._beam(given, seed, lambda event: None, cancelled)
-        margin = np.zeros(len(tokens))
+        margin = np.zeros(len(tokens), dtype=np.int64)
         if own != tokens:
             claimed = log_softmax(logits)[np.arange(len(tokens)), tokens].sum()
-            theirs, _ = self._teacher_forced(given, own, cancelled)
-            margin[-1] = abs(log_softmax(theirs)[np.arange(len(own)), own].sum() - claimed)
+            theirs, _ = self.prefill(given, own, cancelled)
+            apart = abs(log_softmax(theirs)[np.arange(len(own)), own].sum() - claimed)
+            margin[-1] = round(apart * 2.0**UNIT_BITS)
         return margin
+
+
+def answer(given: TextInput, seed: int, tokens: list[int], hidden: NDArray[np.floating]) -> tuple[Output, Trace]:
+    """Output and trace from the tokens and their hidden states [n, width]."""
+    sketch = text_sketch.sketch(hidden, text_sketch.seed_of(given, seed))
+    return Output({"tokens": from_numpy(np.array(tokens, dtype=np.int32))}), Trace({"sketch": from_numpy(sketch)})
 
 
 def prompt_tokens(given: TextInput) -> list[int]:

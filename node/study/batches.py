@@ -21,7 +21,7 @@ from workloads import cheats, diffusion, noise
 from workloads.catalog import built_in
 from workloads.image import ImageModel
 from workloads.local import LocalExecutor, Tensors
-from workloads.sampler import END, scores
+from workloads.sampler import END, Chooser
 from workloads.text import Decoder, TextModel, prompt_tokens
 from workloads.variants import find
 
@@ -146,7 +146,7 @@ def _texts(indices: range, tokens_max: int, way: Way) -> Tokens:
     model = _model("text.generate", way.variant, way.alter)
     assert isinstance(model, TextModel)
     given = [text_input(i, tokens_max, way) for i in indices]
-    seeds = [SEED_TEXTS + i + way.shift for i in indices]
+    choosers = [Chooser(each, SEED_TEXTS + i + way.shift) for i, each in zip(indices, given, strict=True)]
     decoder = Decoder(model.network, model.config, model.dtype)
     decoder.past = decoder.past.repeat(len(given), axis=1)
     logits = decoder.read(np.array([prompt_tokens(each) for each in given], dtype=np.int64))[0][:, -1]
@@ -154,7 +154,7 @@ def _texts(indices: range, tokens_max: int, way: Way) -> Tokens:
     live = np.ones(len(given), np.bool_)
     for position in range(tokens_max):
         for row in np.nonzero(live)[0]:
-            token = int(scores(given[row], seeds[row], position, logits[row]).argmax())
+            token = choosers[row].choose(position, logits[row])
             tokens[row, position] = token
             live[row] = token != END
         if position + 1 == tokens_max or not live.any():

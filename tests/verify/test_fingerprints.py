@@ -19,9 +19,11 @@ from wire.codec import Wire
 from wire.errors import LocalError
 from wire.job import EmbedInput, Expected, ImageInput, Kind, Lane, Output, TextInput, Trace
 from wire.tensor import Tensor, from_numpy
+from wire.text_sketch import pack, project, sketch
 
 F4 = np.float32
 RNG = np.random.Generator(np.random.Philox(3))
+HIDDEN = RNG.standard_normal((6, 8)).astype(F4)
 
 
 def floats(tensor: Tensor) -> NDArray[np.float32]:
@@ -63,11 +65,12 @@ def image(lane: Lane = "tolerant") -> Claim:
 
 
 def text(lane: Lane = "tolerant") -> Claim:
-    tokens, hidden = np.arange(6, dtype=np.int32), RNG.standard_normal((6, 8)).astype(F4)
-    own = {"margin": t(np.zeros(6, F4)), "hidden": t(hidden)}
-    expected = Expected(own if lane == "tolerant" else {"tokens": t(tokens), "hidden": t(hidden)})
+    tokens, (values, dither) = np.arange(6, dtype=np.int32), project(HIDDEN, bytes(32))
+    sketch = t(pack(values, dither))
+    own = {"margin": t(np.zeros(6, np.int64)), "projections": t(values), "dither": t(dither)}
+    expected = Expected(own if lane == "tolerant" else {"tokens": t(tokens), "sketch": sketch})
     return Claim(
-        "text.generate", lane, TextInput("hi", 6), Output({"tokens": t(tokens)}), Trace({"hidden": t(hidden)}), expected
+        "text.generate", lane, TextInput("hi", 6), Output({"tokens": t(tokens)}), Trace({"sketch": sketch}), expected
     )
 
 
@@ -218,8 +221,9 @@ def test_the_exact_lane_sees_one_bit_and_the_sign_of_zero() -> None:
 
 def test_the_exact_lane_compares_the_trace_too() -> None:
     claim = text("exact")
-    hidden = floats(claim.trace.tensors["hidden"]) * F4(1.0001)
-    assert claim.distances(trace=Trace({"hidden": t(hidden)})) == {"mismatch": 0.5}
+    rows = claim.trace.tensors["sketch"].numpy().copy()
+    rows.flat[3] ^= 1
+    assert claim.distances(trace=Trace({"sketch": t(rows)})) == {"mismatch": 0.5}
 
 
 def test_step_errors_are_relative_to_the_step() -> None:
@@ -260,29 +264,29 @@ def test_the_perceptual_hash_sees_another_picture_but_decides_nothing() -> None:
 
 def test_the_worst_token_decides() -> None:
     claim = text()
-    margin = np.zeros(6, F4)
-    margin[4] = 0.75
+    margin = np.zeros(6, np.int64)
+    margin[4] = 75
     own = Expected({**claim.expected.tensors, "margin": t(margin)})
-    assert claim.fingerprint.compare(claim.output, claim.trace, own)["margin"] == 0.75
+    assert claim.fingerprint.compare(claim.output, claim.trace, own)["units"] == 75.0
 
 
 def test_a_token_that_the_sampler_forbids_is_far_away() -> None:
     claim = text()
-    own = Expected({**claim.expected.tensors, "margin": t(np.full(6, np.inf, F4))})
-    assert claim.fingerprint.compare(claim.output, claim.trace, own)["margin"] == FAR
+    own = Expected({**claim.expected.tensors, "margin": t(np.full(6, 1 << 60))})
+    assert claim.fingerprint.compare(claim.output, claim.trace, own)["units"] == FAR
 
 
 def test_a_constant_sketch_is_far_from_any_hidden_state() -> None:
     """The forgery that polynomial sketches let through: values of the right size without the model."""
     claim = text()
-    forged = np.full((6, 8), np.abs(claim.trace.tensors["hidden"].numpy()).mean(), F4)
-    assert claim.distances(trace=Trace({"hidden": t(forged)}))["hidden"] > 0.5
+    rows = claim.trace.tensors["sketch"].numpy()
+    assert claim.distances(trace=Trace({"sketch": t(np.broadcast_to(rows[:1], rows.shape))}))["block"] > 0.5
 
 
 def test_flipped_signs_are_seen() -> None:
     claim = text()
-    flipped = -floats(claim.trace.tensors["hidden"])
-    assert claim.distances(trace=Trace({"hidden": t(flipped)}))["hidden"] == pytest.approx(2.0)
+    flipped = t(sketch(-HIDDEN, bytes(32)))
+    assert claim.distances(trace=Trace({"sketch": flipped}))["block"] == pytest.approx(2.0, rel=0.25)
 
 
 def test_a_scaled_vector_points_the_same_way_but_is_not_the_same() -> None:
@@ -323,7 +327,7 @@ def tensors(draw: st.DrawFn) -> Tensor:
     return Tensor(dtype, shape, data)  # type: ignore[arg-type]  # drawn from the list
 
 
-NAMES = st.sampled_from(["tokens", "hidden", "pixels", "latents", "vectors"])
+NAMES = st.sampled_from(["tokens", "sketch", "pixels", "latents", "vectors"])
 
 
 @given(

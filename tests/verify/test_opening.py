@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from node.calibration_inputs import job_specs
 from verify.calibrated import calibration_for
 from verify.faults import ExpectedUnusable, Refused
-from verify.fingerprints import opening, seeded
+from verify.fingerprints import opening
 from verify.fingerprints.opening import Opening, Rows, Spot, detection, needed
+from wire import seeded
 from wire.job import Expected, ImageInput, JobSpec, Output, Trace
 from wire.tensor import Tensor, from_numpy
 from workloads.catalog import built_in

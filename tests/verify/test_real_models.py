@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import pytest
 
 from node.calibration_inputs import applies, job_specs
+from tests.workloads.specs import text_model
 from verify.calibrated import calibration_for, calibrations
 from verify.calibration import Calibration
 from verify.fingerprints.registry import FINGERPRINTS
 from verify.verdict import Finding, judge, refused
 from wire.errors import LocalError, Malformed
 from wire.job import JobSpec, Kind, Lane, Output, Trace
+from wire.tensor import from_numpy
 from workloads.catalog import built_in
 from workloads.cheats import CHEATS
-from workloads.executor import NUMERICS, Executor
+from workloads.executor import NUMERICS, Executor, never
+from workloads.text import answer as text_answer
 from workloads.variants import make_executor
 
 KINDS: list[Kind] = ["text.generate", "image.generate", "embed.text"]
@@ -116,17 +120,18 @@ def test_a_forged_trace_of_right_tokens_is_rejected() -> None:
     """A worker that got the text elsewhere, without the model's hidden states."""
     spec = jobs("text.generate", "tolerant")[0]
     output, trace = run("default", spec)
-    hidden = trace.tensors["hidden"]
-    forged = type(hidden)(hidden.dtype, hidden.shape, hidden.data[::-1])
-    assert finding(spec, output, Trace({"hidden": forged})).verdict == "reject"
+    forged = from_numpy(np.roll(trace.tensors["sketch"].numpy(), 1, axis=0))
+    assert finding(spec, output, Trace({"sketch": forged})).verdict == "reject"
 
 
 def test_a_text_cut_short_is_rejected() -> None:
     spec = next(s for s in jobs("text.generate", "tolerant") if len(run("default", s)[0].tensors["tokens"].data) > 8)
     output, trace = run("default", spec)
-    tokens, hidden = output.tensors["tokens"], trace.tensors["hidden"]
-    short = type(tokens)("i4", [1], tokens.data[:4]), type(hidden)("f4", [1, 8], hidden.data[:32])
-    assert finding(spec, Output({"tokens": short[0]}), Trace({"hidden": short[1]})).verdict == "reject"
+    tokens, sketch = output.tensors["tokens"], trace.tensors["sketch"]
+    rows = sketch.shape[0] * 4 // len(tokens.data)
+    for kept in (rows, 32):
+        short = from_numpy(tokens.numpy()[:1]), from_numpy(np.resize(sketch.numpy(), (kept, 8)))
+        assert finding(spec, Output({"tokens": short[0]}), Trace({"sketch": short[1]})).verdict == "reject"
 
 
 def test_an_unknown_model_has_no_calibration() -> None:
@@ -146,16 +151,18 @@ def test_the_documentation_shows_the_committed_records() -> None:
 
 
 def test_text_of_other_weights_or_another_prompt_with_a_trace_of_the_right_ones_is_rejected() -> None:
-    """Generate cheaply, then read the result once with the real model to get honest hidden states: the margin tells."""
+    """Generate cheaply, then read the result once with the real model to get an honest sketch: the margin tells."""
     caught = {"int8-weights": 0, "short-prompt": 0}
     for cheat in caught:
         for spec in [spec for spec in jobs("text.generate", "tolerant") if applies(cheat, spec)]:
-            output, trace = run("default", spec, cheat)
+            output, _ = run("default", spec, cheat)
             if output == run("default", spec)[0]:
                 continue
-            real = executor("default").recheck(spec, output, trace).tensors["hidden"]
-            found = finding(spec, output, Trace({"hidden": real}))
-            assert (found.verdict, found.distances["hidden"]) == ("reject", 0.0)
+            given, model = text_model(spec)
+            tokens = output.tensors["tokens"].numpy().tolist()
+            real = text_answer(given, spec.seed, tokens, model.prefill(given, tokens, never)[1])[1]
+            found = finding(spec, output, real)
+            assert (found.verdict, found.distances["token"], found.distances["block"]) == ("reject", 0.0, 0.0)
             caught[cheat] += 1
     assert min(caught.values()) > 0, caught
 

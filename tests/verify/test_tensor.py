@@ -156,7 +156,7 @@ def test_one_wrong_value_in_sixty_thousand_is_refused() -> None:
 
 def test_an_error_prepared_for_another_beacon_is_refused() -> None:
     """Whoever knew the vector could hide any error orthogonal to it: hence the draw after the commitment."""
-    from verify.fingerprints.seeded import normal
+    from wire.seeded import normal
 
     a, b = chance(4).standard_normal((64, 64)).astype(F4), chance(5).standard_normal((64, 64)).astype(F4)
     known = normal(BEACON, "freivalds.float", 64)
@@ -169,7 +169,7 @@ def test_an_error_prepared_for_another_beacon_is_refused() -> None:
 
 def test_the_bound_on_misses_holds() -> None:
     """A row's residual is normal: the share of draws within a tolerance is under the stated bound, and near."""
-    from verify.fingerprints.seeded import normal
+    from wire.seeded import normal
 
     error = chance(7).standard_normal(32)
     error /= np.linalg.norm(error)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, cast
 
 from wire import codec
 from wire.job import EmbedInput, ImageInput, JobSpec, Kind, TextInput
 from wire.peer import PeerId
+from workloads.cheats import quantise, truncate
+from workloads.local import LocalExecutor, Tensors
+from workloads.text import TextModel
+from workloads.variants import find
 
 NUMERIC = {"tolerant": "f32", "exact": "f64r32"}
 NAMES: dict[Kind, str] = {"text.generate": "bytes-gpt", "image.generate": "digits-ddim", "embed.text": "ngram-embed"}
@@ -51,3 +57,19 @@ def all_kinds(*, lane: Any = "tolerant", steps: int = 10) -> list[JobSpec]:
         spec("image.generate", ImageInput(3, steps), lane=lane),
         spec("embed.text", EmbedInput(["open a file", "Return the mean of the array.", "Ünï"]), lane=lane),
     ]
+
+
+ALTER: dict[str | None, Callable[[Tensors], Tensors] | None] = {
+    None: None, "int8-weights": quantise, "bf16-weights": truncate,
+}  # fmt: skip
+
+
+@functools.cache
+def _executor(variant: str, cheat: str | None) -> LocalExecutor:
+    return LocalExecutor(find(variant), alter=ALTER[cheat])
+
+
+def text_model(job: JobSpec, variant: str = "default", cheat: str | None = None) -> tuple[TextInput, TextModel]:
+    """The decoded input of a text job, and the language model in this variant."""
+    given, runner = _executor(variant, cheat).prepare(job)
+    return cast(TextInput, given), cast(TextModel, cast(Any, runner))

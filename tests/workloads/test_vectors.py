@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.workloads.make_vectors import states
 from tests.workloads.specs import all_kinds
-from wire import codec
+from wire import codec, text_sketch
 from wire.hashing import digest
+from wire.job import TextInput
 from workloads import noise
 from workloads.executor import never
+from workloads.sampler import FORBIDDEN, Chooser
 from workloads.variants import make_executor
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "workloads-v1.json").read_text())
@@ -35,6 +38,22 @@ def test_exact_lane_vector(index: int) -> None:
     assert digest("trace", codec.encode(trace)).hex() == vector["trace"]
 
 
+@pytest.mark.parametrize("vector", VECTORS["scores"], ids=lambda v: v["name"])
+def test_score_vector(vector: dict[str, Any]) -> None:
+    given = TextInput("", 4, "sample", vector["temperature"], vector["top_k"])
+    chooser = Chooser(given, int(vector["seed"]))
+    logits = np.array(vector["logits"], dtype=np.float32)
+    found = [chooser.scores(position, logits).tolist() for position in range(len(vector["scores"]))]
+    assert [[None if score == FORBIDDEN else score for score in row] for row in found] == vector["scores"]
+
+
+@pytest.mark.parametrize("vector", VECTORS["sketches"], ids=lambda v: v["name"])
+def test_sketch_vector(vector: dict[str, Any]) -> None:
+    seed = text_sketch.seed_of(TextInput(**vector["input"]), int(vector["seed"]))
+    assert seed.hex() == vector["sketch_seed"]
+    assert text_sketch.sketch(states(vector["tokens"], vector["width"]), seed).tobytes().hex() == vector["sketch"]
+
+
 def test_uniform_noise_stays_strictly_inside_the_unit_interval() -> None:
     values = noise.uniform(7, noise.TEXT, 0, 100_000)
     assert values.min() > 0
@@ -45,7 +64,8 @@ def test_uniform_noise_stays_strictly_inside_the_unit_interval() -> None:
 def test_gumbel_noise_turns_an_arg_max_into_a_sample() -> None:
     """Over many positions the token frequencies are the softmax probabilities."""
     logits = np.log(np.array([0.5, 0.3, 0.2]))
-    picks = [int((logits + noise.gumbel(3, position, 3)).argmax()) for position in range(4000)]
+    uniform = noise.uniforms(3, noise.TEXT, 0, 4000, 3)
+    picks = (logits + noise.gumbel(uniform)).argmax(axis=1)
     assert np.bincount(picks, minlength=3) / 4000 == pytest.approx([0.5, 0.3, 0.2], abs=0.03)
 
 

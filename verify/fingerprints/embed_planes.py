@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verify.faults import ExpectedUnusable, Refused
-from verify.fingerprints import seeded
+from wire import seeded
 from wire.errors import Malformed
 from wire.hashing import digest
 from wire.tensor import Tensor

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verify.faults import Refused
-from verify.fingerprints import seeded
 from verify.fingerprints.base import Floats, claimed, computed, relative_l2, rows
-from wire import codec
+from wire import codec, seeded
 from wire.codec import Wire
 from wire.hashing import digest
 from wire.job import Expected

@@ -10,9 +10,7 @@ from verify.fingerprints import (
     opening,
     tensor_freivalds,
     tensor_l2,
-    text_margin,
     text_prefill,
-    text_sketch,
     train_step,
 )
 from verify.fingerprints.base import Fingerprint
@@ -48,8 +46,6 @@ def fingerprint_for(kind: Kind, lane: Lane) -> Fingerprint:
 
 
 PARTS: dict[str, str] = {
-    text_sketch.ID: "text: eight signed bytes per token",
-    text_margin.ID: "text: the sampler's choice in whole units",
     opening.ID: "image: drawn steps of a committed run",
     tensor_l2.ID: "tensor: relative L2 of rows",
     tensor_freivalds.ID_FLOAT: "tensor: a float32 product",

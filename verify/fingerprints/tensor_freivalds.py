@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verify.faults import Refused
-from verify.fingerprints import seeded
 from verify.fingerprints.base import FAR, Floats, bounded
+from wire import seeded
 
 ID_FLOAT = "tensor.freivalds/gaussian-f32/1"
 ID_EXACT = "tensor.freivalds/mod-2^31-1/1"

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verify.faults import ExpectedUnusable, Refused
-from verify.fingerprints import seeded, text_sketch
 from verify.fingerprints.base import Floats, bounded, claimed, rows
+from wire import seeded, text_sketch
 from wire.tensor import Tensor
 
 ID = "tensor.l2/rows-floor/1"

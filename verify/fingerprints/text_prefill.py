@@ -1,32 +1,36 @@
 """text.prefill: one teacher-forced pass over the claimed tokens tells whether this model would have emitted them.
 
-`margin` sees another sampler, seed, temperature or edited tokens; `hidden` sees other weights, another precision and
-another prompt. Idea: TOPLOC (arXiv 2501.16007) and Token-DiFR (arXiv 2511.20621), with our own sketch, because that
-of the former is blind to signs.
+`units` sees another sampler, seed, temperature or edited tokens: by how many whole units of 2**-12 logits a token falls
+short of the seed's own choice. `token` and `block` see other weights, another precision and another prompt, in the
+sketch of the whole hidden states. Ideas: TOPLOC (arXiv 2501.16007) and Token-DiFR (arXiv 2511.20621), with our own
+sketch (`verify.fingerprints.text_sketch`), because that of the former is blind to signs, and whole units, because
+replaying a float sampler refuses honest tokens.
 """
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from verify.faults import Refused
-from verify.fingerprints.base import Floats, bounded, claimed, computed, only, relative_l2
+from verify.fingerprints import text_sketch
+from verify.fingerprints.base import Floats, bounded, claimed, computed, only
 from wire.codec import Wire
 from wire.job import Expected, Output, TextInput, Trace
+from wire.text_sketch import DIMENSIONS
 
-ID = "text.prefill/margin+sketch8/1"
+ID = "text.prefill/units-q12+signs7-i8-dither/2"
 
-SKETCH_WIDTH = 8
-
-RESOLUTION = {"margin": 2.0**-12, "hidden": 2.0**-23}
-"""hidden: float32 rounding. margin (logits): tokens whose logits are closer than the rounding of a float32 forward pass
-(some 1e-6 to 1e-5 relative, logits of order 10) change places between honest machines, but about once in 1e4 jobs: too
-rarely for a calibration of some dozens of runs to see, so it is a floor and not a quantile."""
+RESOLUTION = {"units": 2.0, **text_sketch.RESOLUTION}
+"""units: the chosen and the best token may each lie one unit higher or lower on a host whose logits differ by less than
+one unit."""
 
 
 def admit(inputs: Wire, output: Output, trace: Trace) -> None:
-    """Raises: Refused unless tokens i4[n], 1 <= n <= tokens_max, and finite hidden f4[n, 8] are all that is there."""
+    """Raises: Refused unless tokens i4[n], 1 <= n <= tokens_max, and their sketch u1[rows, 8] are all that is there."""
     assert isinstance(inputs, TextInput), "registered for text.generate"
     only(output.tensors, "tokens")
-    only(trace.tensors, "hidden")
+    only(trace.tensors, "sketch")
     tokens, _ = _claims(output, trace)
     if len(tokens) > inputs.tokens_max:
         raise Refused("length", f"{len(tokens)} tokens, at most {inputs.tokens_max} were asked for")
@@ -36,23 +40,25 @@ def compare(output: Output, trace: Trace, expected: Expected) -> dict[str, float
     """Distances between the claimed run and our own.
 
     Returns:
-        margin: largest amount (logits) by which an emitted token falls short of the best allowed one.
-        hidden: largest relative L2 of a token's hidden-state sketch.
+        units: largest amount (2**-12 logits) by which an emitted token falls short of the best allowed one.
+        token, block: largest estimate of the relative L2 of a token's, and of 32 rows' hidden states.
 
     Raises:
         Refused: the claim cannot be compared. ExpectedUnusable: our own result cannot.
     """
-    tokens, hidden = _claims(output, trace)
-    margin = computed(expected, "margin", "f4", tokens.shape)
-    own = computed(expected, "hidden", "f4", hidden.shape)
-    return {"margin": bounded(float(margin.max())), "hidden": relative_l2(hidden - own, own)}
+    tokens, sketch = _claims(output, trace)
+    margin = computed(expected, "margin", "i8", tokens.shape)
+    shape = (len(sketch), DIMENSIONS)
+    values = computed(expected, "projections", "f8", shape)
+    dither = computed(expected, "dither", "f8", shape)
+    found = text_sketch.distance(sketch, values, dither, len(tokens))
+    return {"units": bounded(float(margin.max())), **found}
 
 
-def _claims(output: Output, trace: Trace) -> tuple[Floats, Floats]:
+def _claims(output: Output, trace: Trace) -> tuple[Floats, NDArray[np.int8]]:
     tokens = claimed(output.tensors, "tokens", "i4", 1)
-    hidden = claimed(trace.tensors, "hidden", "f4", 2)
     if (tokens < 0).any():
         raise Refused("range", "a negative token")
-    if hidden.shape != (len(tokens), SKETCH_WIDTH):
-        raise Refused("shape", f"hidden of {hidden.shape}, {(len(tokens), SKETCH_WIDTH)} expected")
-    return tokens, hidden
+    if "sketch" not in trace.tensors:
+        raise Refused("missing", "tensor 'sketch'")
+    return tokens, text_sketch.admit(trace.tensors["sketch"], len(tokens))

@@ -121,7 +121,7 @@ def _text_block(
 
 
 def text(config: Mapping[str, int], g: Builder) -> bytes:
-    """tokens, cos, sin, mask, past -> logits, sketches, present (shapes: `workloads.forward.TextNetwork`)."""
+    """tokens, cos, sin, mask, past -> logits, hidden, present (shapes: `workloads.forward.TextNetwork`)."""
     layers, heads = config["layers"], config["heads"]
     x = g.op("Gather", g.weight("embed.weight"), "tokens", axis=0)
     past = g.op("Split", "past", outputs=2 * layers, axis=0)
@@ -132,7 +132,7 @@ def text(config: Mapping[str, int], g: Builder) -> bytes:
         present += [g.op("Unsqueeze", part, g.whole(0)) for part in (key, value)]
     x = g.layer_norm("norm", x)
     logits = g.op("MatMul", x, g.op("Transpose", "embed.weight", perm=[1, 0]))
-    outputs = {"logits": logits, "sketches": g.product(x, "sketch"), "present": g.op("Concat", *present, axis=0)}
+    outputs = {"logits": logits, "hidden": x, "present": g.op("Concat", *present, axis=0)}
     size = config["width"] // heads
     inputs: dict[str, tuple[int, list[str | int]]] = {
         "tokens": (TensorProto.INT64, ["b", "t"]),

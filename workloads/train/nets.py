@@ -40,16 +40,14 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Gpt(nn.Module):
-    """Byte-level decoder; `sketch` f4[width, 8] projects the last hidden state for the jury."""
-
-    sketch: Tensor
+    """Byte-level decoder with tied embeddings."""
 
     def __init__(self, vocabulary: int, width: int, layers: int, heads: int) -> None:
         super().__init__()
         self.embed = nn.Embedding(vocabulary, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.register_buffer("sketch", torch.linalg.qr(torch.randn(width, 8))[0])
+        torch.randn(width, 8)  # unused; the published weights were initialised after this draw
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
                 scale = 0.02 if "embed" in name else parameter.shape[1] ** -0.5
