@@ -270,17 +270,23 @@ def _verify(publics: Sequence[bytes], message: bytes, signature: bytes, tag: byt
     return (using or backend()).verify(publics, message, signature, tag)
 
 
-def prove_possession(secret: int, *, using: Backend | None = None) -> bytes:
-    """The 96-byte proof that whoever publishes the public key holds `secret` (draft, section 3.3.2).
+def prove_possession(secret: int, *, owner: bytes = b"", using: Backend | None = None) -> bytes:
+    """The 96-byte proof that whoever publishes the public key holds `secret`.
+
+    Args:
+        secret: of the key.
+        owner: whose key it is; its bytes are signed before those of the key, so that nobody else can claim it. Empty,
+            this is the proof of the draft, section 3.3.2.
+        using: the backend.
 
     Raises:
         LocalError: the secret is zero or not below the group order.
     """
     _check_secret(secret)
     chosen = using or backend()
-    return chosen.sign(secret, chosen.public_key(secret), _POSSESSION_TAG)
+    return chosen.sign(secret, owner + chosen.public_key(secret), _POSSESSION_TAG)
 
 
-def verify_possession(public: bytes, proof: bytes, *, using: Backend | None = None) -> bool:
-    """Whether `proof` proves possession of the secret behind `public` (draft, section 3.3.3)."""
-    return _verify([public], public, proof, _POSSESSION_TAG, using)
+def verify_possession(public: bytes, proof: bytes, *, owner: bytes = b"", using: Backend | None = None) -> bool:
+    """Whether `proof` proves that `owner` has the secret behind `public` (draft, section 3.3.3, if it is empty)."""
+    return _verify([public], owner + public, proof, _POSSESSION_TAG, using)

@@ -5,7 +5,7 @@
 
 (HKDF: RFC 5869; Ed25519: RFC 8032; KeyGen: draft-irtf-cfrg-bls-signature-05, section 2.3.) The Ed25519 key is
 the peer's name and its libp2p key; the BLS key signs only verdicts. A `KeyRecord` in an envelope of domain
-"keys" binds the second to the first, with a proof of possession.
+"keys" binds the second to the first, with a proof of possession that names the peer.
 
 Invariant: no secret leaves through `repr`, `str`, pickling or an error message.
 """
@@ -103,7 +103,7 @@ class Identity:
 
     @cached_property
     def _key_record(self) -> Envelope:
-        possession = bls.prove_possession(self._bls_secret)
+        possession = bls.prove_possession(self._bls_secret, owner=self._peer)
         return seal(self, KEYS_DOMAIN, KeyRecord(self.bls_public, possession))
 
     def __repr__(self) -> str:
@@ -123,13 +123,12 @@ class Identity:
 def check_key_record(envelope: Envelope) -> tuple[PeerId, bytes]:
     """The peer and the 48-byte BLS key that a key record binds to it; checking the same record again is free.
 
-    The proof covers the key alone, so a peer can repeat another's record under its own name. It gains nothing:
-    it cannot sign, and `wire.certificate.check` refuses two signers with one key.
+    The proof covers the peer and the key, so nobody can announce another's key as its own.
 
     Raises:
         Malformed: wrong domain, signature, key or proof of possession.
     """
     record = unseal(envelope, KEYS_DOMAIN, KeyRecord)
-    if not bls.verify_possession(record.bls, record.possession):
+    if not bls.verify_possession(record.bls, record.possession, owner=envelope.author):
         raise Malformed("the proof of possession of a BLS key does not hold")
     return envelope.author, record.bls

@@ -152,7 +152,8 @@ def _check(tensors: dict[str, Tensor]) -> None:
 class KeyRecord(Wire, frozen=True):
     """Binds a BLS key to an identity; travels in an envelope of domain "keys" signed by that identity.
 
-    `bls` is a 48-byte compressed G1 point, `possession` its 96-byte proof of possession.
+    `bls` is a 48-byte compressed G1 point, `possession` its 96-byte proof of possession
+    by this identity (`wire.bls.prove_possession` with the peer as owner).
     """
 
     bls: bytes

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from node.keys import SecondKey
 from node.market.context import Context
 from node.market.messages import AUDIT_PROTOCOL, REVEAL_PROTOCOL
 from verify.messages import JuryAnswer, JuryAsk
 from verify.round import Action, AskJuror, AskReveal, Blame, Decide, Outcome, PassedOver, Round, Timing
 from wire.call import call
 from wire.envelope import Envelope
-from wire.errors import RemoteError, TransportError
+from wire.errors import Malformed, RemoteError, TransportError
 from wire.peer import PeerId, short
 
 
@@ -71,13 +72,16 @@ class _Driver:
         would hold for us and not for those who know the announced one, and they would refuse our chain for it.
 
         Raises:
-            RemoteError: another key.
+            RemoteError: another key; the two records together prove it, and the juror is not drawn again.
         """
-        announced = self._context.keyring.record(peer)
-        if announced is not None and announced.body != answer.key.body:
+        try:
+            self._context.keyring.learn(answer.key, author=peer)
+        except SecondKey as exc:
             error = RemoteError(peer, "votes under another key than it announced", penalty=0.5)
             self._context.blame(error)
-            raise error
+            raise error from exc
+        except Malformed:
+            return  # the round names the fault
 
     async def _reveal(self, nursery: trio.Nursery, action: AskReveal) -> None:
         try:

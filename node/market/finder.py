@@ -100,8 +100,8 @@ class Finder:
         with trio.move_on_after(self._context.settings.discovery_s):
             while True:
                 found = await self.providers(request.model)
-                forkers = self._context.ledger.forkers()
-                ads = {p: ad for p, ad in found.items() if request.lane in ad.lanes and p not in forkers}
+                liars = self._context.ledger.forkers() | self._context.keyring.two_faced().keys()
+                ads = {p: ad for p, ad in found.items() if request.lane in ad.lanes and p not in liars}
                 offered = self._offered(request, ads, tried)
                 if offered.workers and len(ads) > request.jury_size:
                     return offered

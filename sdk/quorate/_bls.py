@@ -18,8 +18,8 @@ _POP_DST = b"BLS_POP_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_"
 class Bls(Protocol):
     """What a receipt needs; False for every key or signature that is no valid point, or the point at infinity."""
 
-    def possession(self, key: bytes, proof: bytes) -> bool:
-        """Whether `proof` (96 bytes) proves possession of the secret of `key` (48 bytes)."""
+    def possession(self, owner: bytes, key: bytes, proof: bytes) -> bool:
+        """Whether `proof` (96 bytes) proves that `owner` (32 bytes) possesses the secret of `key` (48 bytes)."""
         ...
 
     def aggregate(self, keys: Sequence[bytes], message: bytes, signature: bytes) -> bool:
@@ -30,10 +30,10 @@ class Bls(Protocol):
 class Reference:
     """py-ecc: pure Python, about 0.4 s a check."""
 
-    def possession(self, key: bytes, proof: bytes) -> bool:
+    def possession(self, owner: bytes, key: bytes, proof: bytes) -> bool:
         from py_ecc.bls.ciphersuites import G2ProofOfPossession
 
-        return G2ProofOfPossession.PopVerify(cast(Any, key), cast(Any, proof))
+        return G2ProofOfPossession._CoreVerify(cast(Any, key), owner + key, cast(Any, proof), _POP_DST)
 
     def aggregate(self, keys: Sequence[bytes], message: bytes, signature: bytes) -> bool:
         from py_ecc.bls.ciphersuites import G2ProofOfPossession
@@ -44,8 +44,8 @@ class Reference:
 class Arkworks:
     """py_arkworks_bls12381: about 3 ms a check."""
 
-    def possession(self, key: bytes, proof: bytes) -> bool:
-        return self._verify([key], key, proof, _POP_DST)
+    def possession(self, owner: bytes, key: bytes, proof: bytes) -> bool:
+        return self._verify([key], owner + key, proof, _POP_DST)
 
     def aggregate(self, keys: Sequence[bytes], message: bytes, signature: bytes) -> bool:
         return self._verify(keys, message, signature, _DST)

@@ -204,7 +204,7 @@ class _Reading:
         for juror, envelope in zip(self.jury, keys, strict=True):
             record = _open("key", envelope, "keys", KeyRecord)
             _require(envelope.author == juror, "key", "of another peer")
-            _require(self.bls.possession(record.bls, record.possession), "key.possession")
+            _require(self.bls.possession(juror, record.bls, record.possession), "key.possession")
             self.key_of[juror] = record.bls
 
     def _commit(self, sealed: Envelope) -> JurorCommit:

@@ -42,7 +42,13 @@ def test_each_vector_gives_its_verdict_or_its_one_fault(vector: dict[str, str]) 
 
 @pytest.mark.parametrize(
     "name",
-    ["three jurors accept", "possession of another key proven", "an aggregate of fewer votes", "the point at infinity"],
+    [
+        "three jurors accept",
+        "possession of another key proven",
+        "another juror's key and proof",
+        "an aggregate of fewer votes",
+        "the point at infinity",
+    ],
 )
 def test_the_reference_backend_says_the_same(name: str) -> None:
     assert outcome(BY_NAME[name], Reference()) == outcome(BY_NAME[name], Arkworks())
@@ -52,11 +58,11 @@ def test_the_reference_backend_says_the_same(name: str) -> None:
 def test_backends_refuse_what_is_no_point(bls: Bls) -> None:
     key = msgspec.msgpack.decode(msgspec.msgpack.decode(ACCEPTED)[8][0][2])[0]
     for bad in (b"", key[:47], bytes(48), b"\xff" * 48, INFINITY_KEY):
-        assert not bls.possession(bad, INFINITY_SIGNATURE)
+        assert not bls.possession(b"", bad, INFINITY_SIGNATURE)
         assert not bls.aggregate([bad], b"message", INFINITY_SIGNATURE)
     assert not bls.aggregate([], b"message", INFINITY_SIGNATURE)
     for bad in (b"", bytes(96), b"\xff" * 96, INFINITY_SIGNATURE):
-        assert not bls.possession(key, bad)
+        assert not bls.possession(bytes(32), key, bad)
         assert not bls.aggregate([key], b"message", bad)
 
 

@@ -43,6 +43,7 @@ from wire.identity import Identity
 from wire.job import Commitment, JobSpec, KeyRecord
 from wire.peer import to_text
 from wire.transport import Channel
+from wire.two_keys import check as check_two_keys
 
 T = TypeVar("T", bound=Wire)
 
@@ -433,7 +434,7 @@ class SecondKey:
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
         self._secret = bls.keygen(digest("test.bls", identity.peer))
-        possession = bls.prove_possession(self._secret)
+        possession = bls.prove_possession(self._secret, owner=identity.peer)
         self.record = seal(identity, "keys", KeyRecord(bls.public_key(self._secret), possession))
 
     def __getattr__(self, name: str) -> Any:
@@ -470,6 +471,14 @@ def test_a_juror_with_two_keys_spoils_nothing(liars: list[int]) -> None:
             assert job.verdict == ("accept" if len(honest) >= 3 else "unaudited")
             passed_over = {exc.peer for exc in w.nodes[0].blamed}
             assert passed_over <= {w.nodes[liar].peer for liar in liars}
+            convicted = w.nodes[0].app.context.keyring.two_faced()
+            assert {check_two_keys(proof) for proof in convicted.values()} == convicted.keys() == passed_over
+            again = await finished(w.nodes[0].app, {**EMBED, "seed": 2, "retries": 0})
+            if again.state == "settled":
+                drawn = {str(member["peer"]) for member in again.jury} | {again.worker}
+                assert not drawn & {to_text(peer) for peer in passed_over}
+            else:
+                assert (again.error or {}).get("code") == "no_provider", again.error
             await check_books(w)
 
     run(main, 10)

@@ -17,7 +17,7 @@ from tests.verify.world import SALT, SECRET, ask_for, names, person, spec
 from verify.case import open_draw, seal_of
 from verify.jury import pool_hash
 from verify.receipt import build
-from wire import codec
+from wire import bls, codec
 from wire.certificate import assemble
 from wire.envelope import Envelope, seal
 from wire.hashing import digest
@@ -172,6 +172,7 @@ def broken_jury() -> dict[str, tuple[str, Receipt]]:
     record = codec.decode(KeyRecord, forge.people[0].key_record().body)
     borrowed = codec.decode(KeyRecord, forge.people[1].key_record().body)
     unproven = seal(forge.people[0], "keys", KeyRecord(record.bls, borrowed.possession))
+    copied = seal(forge.people[0], "keys", borrowed)
     return {
         "a seal with another signature": (
             "commit",
@@ -187,6 +188,7 @@ def broken_jury() -> dict[str, tuple[str, Receipt]]:
         "keys swapped": ("key", replace(good, keys=[good.keys[i] for i in (1, 0, 2)])),
         "a key record with another signature": ("key", replace(good, keys=at(good.keys, 0, flipped(good.keys[0])))),
         "possession of another key proven": ("key.possession", replace(good, keys=at(good.keys, 0, unproven))),
+        "another juror's key and proof": ("key.possession", replace(good, keys=at(good.keys, 0, copied))),
     }
 
 
@@ -250,11 +252,12 @@ def broken_certificates() -> dict[str, tuple[str, Receipt]]:
     two_votes = {forge.jury[i]: forge.reveals[i].signature for i in (0, 1)}
     partial = assemble(certificate.statement, two_votes)
     shared = Forge()
-    thief, victim = shared.people[1], shared.people[0]
-    record = codec.decode(KeyRecord, victim.key_record().body)
+    twin, owner = shared.people[1], shared.people[0]
+    claim = bls.prove_possession(owner._bls_secret, owner=twin.peer)
+    record = KeyRecord(owner.bls_public, claim)  # one hand, two names, one key
     shared.reveals[1] = shared.vote(1, "accept", signature=shared.reveals[0].signature)
     twice = assemble(certificate.statement, {shared.jury[i]: shared.reveals[i].signature for i in range(3)})
-    stolen = replace(shared.receipt(), keys=at(good.keys, 1, seal(thief, "keys", record)), certificate=twice)
+    doubled = replace(shared.receipt(), keys=at(good.keys, 1, seal(twin, "keys", record)), certificate=twice)
     return {
         "a majority without a certificate": ("certificate.missing", replace(good, certificate=None)),
         "the certificate of another lane": ("certificate.statement", stated(lane="exact")),
@@ -263,7 +266,7 @@ def broken_certificates() -> dict[str, tuple[str, Receipt]]:
         "a jury of two instead of three": ("certificate.jury", Forge(WORDS[:2], (0, 1)).receipt(shown=(0, 1))),
         "a signer left out": ("certificate.signers", certified(signers=certificate.signers[:2])),
         "signers in descending order": ("certificate.signers", certified(signers=certificate.signers[::-1])),
-        "two signers with one BLS key": ("certificate.signers", stolen),
+        "two signers with one BLS key": ("certificate.signers", doubled),
         "one vote of three": ("certificate.quorum", Forge(("accept", "reject", "abstain")).receipt()),
         "an aggregate of fewer votes": ("certificate.signature", certified(signature=partial.signature)),
         "an aggregate of zeros": ("certificate.signature", certified(signature=bytes(96))),

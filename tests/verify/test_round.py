@@ -306,8 +306,8 @@ def test_a_copying_juror_is_caught_when_it_opens() -> None:
     assert blamed(play.round.on_reveal(0.0, copier.peer, seal(copier, "juror.reveal", opened))) == [copier.peer]
 
 
-def test_a_juror_that_votes_with_anothers_key_and_signature_is_caught() -> None:
-    """A proof of possession covers the key alone, so anybody can repeat a key record under its own name."""
+def test_a_juror_that_claims_anothers_key_is_blamed_and_replaced() -> None:
+    """A proof of possession names the peer, so another's key cannot be announced as one's own."""
     from wire.envelope import unseal
     from wire.job import KeyRecord
 
@@ -315,8 +315,20 @@ def test_a_juror_that_votes_with_anothers_key_and_signature_is_caught() -> None:
     thief = person(names(7)[play.order[1]])
     victim_record = unseal(person(names(7)[play.order[0]]).key_record(), "keys", KeyRecord)
     play.seal(0)
-    play.round.on_answer(0.0, thief.peer, JuryAnswer(play.answer(1).said, seal(thief, "keys", victim_record)))
-    play.seal(2)
+    claim = JuryAnswer(play.answer(1).said, seal(thief, "keys", victim_record))
+    actions = play.round.on_answer(0.0, thief.peer, claim)
+    assert blamed(actions) == [thief.peer]
+    assert AskJuror(play.order[3]) in actions
+    assert any(isinstance(each, PassedOver) and each.reason.startswith("key.possession") for each in actions)
+
+
+def test_a_juror_that_votes_with_anothers_signature_is_caught() -> None:
+    from wire.envelope import unseal
+
+    play = Play()
+    thief = person(names(7)[play.order[1]])
+    for index in range(3):
+        play.seal(index)
     stolen = unseal(play.opened(0), "juror.reveal", JurorReveal).signature
     play.reveal(0)
     own = unseal(play.opened(1), "juror.reveal", JurorReveal)

@@ -103,6 +103,7 @@ def test_keys_that_cancel_out_verify_nothing(using: bls.Backend) -> None:
 def test_possession_is_proven_by_the_holder_only(using: bls.Backend) -> None:
     proof = bls.prove_possession(SECRETS[0], using=FAST)
     assert bls.verify_possession(PUBLICS[0], proof, using=using)
+    assert not bls.verify_possession(PUBLICS[0], proof, owner=bytes(32), using=using)
     assert not bls.verify_possession(PUBLICS[1], proof, using=using)
     assert not bls.verify_possession(PUBLICS[0], bls.sign(SECRETS[0], PUBLICS[0], using=FAST), using=using)
     assert not bls.verify_possession(INFINITY_G1, INFINITY_G2, using=using)

@@ -99,6 +99,12 @@ def test_a_record_without_possession_is_refused() -> None:
         check_key_record(forged)
 
 
+def test_anothers_key_and_proof_cannot_be_announced_as_ones_own() -> None:
+    copied = seal(ALICE, "keys", codec.decode(KeyRecord, BOB.key_record().body))
+    with pytest.raises(Malformed, match="possession"):
+        check_key_record(copied)
+
+
 def test_a_record_of_another_domain_or_author_is_refused() -> None:
     record = codec.decode(KeyRecord, ALICE.key_record().body)
     with pytest.raises(Malformed, match="domain"):
