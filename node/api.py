@@ -23,6 +23,8 @@ from hypercorn.config import Config
 from hypercorn.trio import serve
 
 from node import intake
+from node.batches import batch_view, output_of, receipt_of
+from node.jobs import Board, Job
 from node.views import job_view
 from wire.errors import Busy, LocalError, StorageError
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 KEEPALIVE_S = 10.0
 BODY_BYTES_MAX = 256 << 10
+BATCH_BODY_BYTES_MAX = 4 << 20
 TOKEN_CHARS_MIN = 32
 
 
@@ -47,6 +50,7 @@ def build(node: Node, token: str) -> FastAPI:
     _guard(app, token)
     _node_routes(app, node)
     _job_routes(app, node)
+    _batch_routes(app, node)
     _ledger_routes(app, node)
     return app
 
@@ -60,8 +64,9 @@ def _guard(app: FastAPI, token: str) -> None:
         given = request.headers.get("authorization", "")
         if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
             return _error(401, "unauthorized", "send 'Authorization: Bearer <token>'; the token is in api.token")
-        if int(request.headers.get("content-length", "0") or 0) > BODY_BYTES_MAX:
-            return _error(413, "bad_request", f"body longer than {BODY_BYTES_MAX} bytes")
+        most = BATCH_BODY_BYTES_MAX if request.url.path == "/api/v1/batches" else BODY_BYTES_MAX
+        if int(request.headers.get("content-length", "0") or 0) > most:
+            return _error(413, "bad_request", f"body longer than {most} bytes")
         return await follow(request)
 
     @app.exception_handler(intake.Refused)
@@ -105,20 +110,40 @@ def _node_routes(app: FastAPI, node: Node) -> None:
         return {"ranking": node.ranking()}
 
 
+def _found(board: Board, job_id: str) -> Job:
+    try:
+        return board.get(job_id)
+    except LocalError as exc:
+        raise intake.Refused("not_found", str(exc), status=404) from exc
+
+
+async def _body(request: Request) -> Any:
+    try:
+        return json.loads(await request.body())
+    except ValueError as exc:
+        raise intake.Refused("bad_request", f"the body is not JSON: {exc}") from exc
+
+
+def _events(board: Board, job: Job, request: Request) -> Response:
+    last = request.headers.get("last-event-id", "-1")
+    if not last.lstrip("-").isdigit():
+        raise intake.Refused("bad_request", f"Last-Event-ID {last!r} is not a number")
+    return StreamingResponse(_sse(board, job, int(last)), media_type="text/event-stream")
+
+
+def _download(raw: bytes | None, what: str) -> Response:
+    if raw is None:
+        raise intake.Refused("not_found", f"there is no {what} (yet)", status=404)
+    return Response(raw, media_type="application/octet-stream")
+
+
 def _job_routes(app: FastAPI, node: Node) -> None:
-    def found(job_id: str) -> Any:
-        try:
-            return node.board.get(job_id)
-        except LocalError as exc:
-            raise intake.Refused("not_found", str(exc), status=404) from exc
+    def found(job_id: str) -> Job:
+        return _found(node.board, job_id)
 
     @app.post("/api/v1/jobs")
     async def submit(request: Request) -> Response:
-        try:
-            body = json.loads(await request.body())
-        except ValueError as exc:
-            raise intake.Refused("bad_request", f"the body is not JSON: {exc}") from exc
-        return JSONResponse(job_view(await node.submit(body)), status_code=202)
+        return JSONResponse(job_view(await node.submit(await _body(request))), status_code=202)
 
     @app.get("/api/v1/jobs")
     async def jobs() -> dict[str, Any]:
@@ -136,29 +161,54 @@ def _job_routes(app: FastAPI, node: Node) -> None:
 
     @app.get("/api/v1/jobs/{job_id}/events")
     async def events(job_id: str, request: Request) -> Response:
-        job = found(job_id)
-        last = request.headers.get("last-event-id", "-1")
-        if not last.lstrip("-").isdigit():
-            raise intake.Refused("bad_request", f"Last-Event-ID {last!r} is not a number")
-        return StreamingResponse(_sse(node, job, int(last)), media_type="text/event-stream")
-
-    def download(job_id: str, what: str) -> Response:
-        raw = getattr(found(job_id), what)
-        if raw is None:
-            raise intake.Refused("not_found", f"job {job_id} has no {what} yet", status=404)
-        return Response(raw, media_type="application/octet-stream")
+        return _events(node.board, found(job_id), request)
 
     @app.get("/api/v1/jobs/{job_id}/receipt")
     async def receipt(job_id: str) -> Response:
-        return download(job_id, "receipt")
+        return _download(found(job_id).receipt, f"receipt of job {job_id}")
 
     @app.get("/api/v1/jobs/{job_id}/output")
     async def output(job_id: str) -> Response:
-        return download(job_id, "output")
+        return _download(found(job_id).output, f"output of job {job_id}")
 
 
-async def _sse(node: Node, job: Any, after: int) -> AsyncIterator[str]:
-    async for event in node.board.follow(job, after):
+def _batch_routes(app: FastAPI, node: Node) -> None:
+    def found(batch_id: str) -> Job:
+        return _found(node.batches, batch_id)
+
+    @app.post("/api/v1/batches")
+    async def submit(request: Request) -> Response:
+        return JSONResponse(batch_view(await node.submit_batch(await _body(request))), status_code=202)
+
+    @app.get("/api/v1/batches")
+    async def batches() -> dict[str, Any]:
+        return {"batches": [batch_view(batch, outputs=False) for batch in node.batches.all()]}
+
+    @app.get("/api/v1/batches/{batch_id}")
+    async def one(batch_id: str) -> dict[str, Any]:
+        return batch_view(found(batch_id))
+
+    @app.post("/api/v1/batches/{batch_id}/cancel")
+    async def cancel(batch_id: str) -> dict[str, Any]:
+        batch = found(batch_id)
+        node.batches.cancel(batch)
+        return batch_view(batch)
+
+    @app.get("/api/v1/batches/{batch_id}/events")
+    async def events(batch_id: str, request: Request) -> Response:
+        return _events(node.batches, found(batch_id), request)
+
+    @app.get("/api/v1/batches/{batch_id}/items/{index}/receipt")
+    async def receipt(batch_id: str, index: int) -> Response:
+        return _download(receipt_of(found(batch_id), index), f"receipt of job {index} of batch {batch_id}")
+
+    @app.get("/api/v1/batches/{batch_id}/items/{index}/output")
+    async def output(batch_id: str, index: int) -> Response:
+        return _download(output_of(found(batch_id), index), f"output of job {index} of batch {batch_id}")
+
+
+async def _sse(board: Board, job: Job, after: int) -> AsyncIterator[str]:
+    async for event in board.follow(job, after):
         data = json.dumps(event, separators=(",", ":"))
         yield f"event: {event['type']}\nid: {event['seq']}\ndata: {data}\n\n"
 

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from node.cli_base import AsJson, Home, client, said, show_json
+from node.cli_batches import job_batch
 from node.cli_jobs import job_app
 from node.cli_verify import calibrate, calibration_app, study_app
 from wire.errors import Malformed
@@ -26,6 +27,7 @@ app = typer.Typer(
 ledger_app = typer.Typer(help="What this node earned and spent, entry by entry.", no_args_is_help=True)
 receipt_app = typer.Typer(help="Receipts, checked without any node.", no_args_is_help=True)
 id_app = typer.Typer(help="This node's identity.", no_args_is_help=True)
+job_app.command("batch")(job_batch)
 app.add_typer(job_app, name="job")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(receipt_app, name="receipt")
@@ -118,7 +120,7 @@ def models(home: Home = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def peers(home: Home = None, as_json: AsJson = False) -> None:
-    """Peers this node knows, with how far it trusts them and why."""
+    """Peers this node knows, with how far it trusts them and why, and what audits have said of them."""
     with client(home) as local:
         known = local.raw("GET", "/api/v1/peers")["peers"]
         ranks = {r["peer"]: r for r in local.raw("GET", "/api/v1/ranking")["ranking"]}
@@ -128,6 +130,10 @@ def peers(home: Home = None, as_json: AsJson = False) -> None:
         rank = ranks.get(peer["peer"])
         why = f"#{rank['rank']} {rank['score']:.3f}  {rank['why']}" if rank else "not ranked yet"
         typer.echo(f"{peer['peer']}  {'connected' if peer['connected'] else 'known':<9}  {why}")
+        for record in peer["records"]:
+            audits = f"audits {record['audits']}, failed {record['failures']}"
+            ejected = "yes" if record["ejected"] else "no, all its work is audited" if record["watched"] else "no"
+            typer.echo(f"    as {record['role']} of {record['model']}: {audits}, ejected {ejected}")
     if not known:
         typer.echo("no peers yet; start with --bootstrap ADDRESS of a node that runs", err=True)
     return None

@@ -30,6 +30,7 @@ from node.jobs import Board
 from node.keys import Keyring
 from node.market.context import Context, Executors, NodeIdentity, Slots
 from node.node import NAMESPACES, Node, now_ms
+from node.records import Records
 from node.transport_libp2p import open_transport
 from node.trust import Trust
 from wire.errors import LocalError, Malformed, RemoteError, StorageError
@@ -38,6 +39,9 @@ from wire.transport import Transport
 from workloads.catalog import built_in
 from workloads.executor import ModelInfo
 from workloads.service import Pool, open_pool
+
+BATCHES_OPEN_MAX = 8
+"""Own open batches before new ones are refused."""
 
 
 def _served(settings: Settings) -> Sequence[ModelInfo]:
@@ -123,6 +127,10 @@ async def assemble(
         ledger, dht, replicas = await stack.enter_async_context(stores)
         board = Board(settings.home / "jobs.db", clock_ms, open_max=settings.jobs_queued_max, on_fault=faults.disk)
         stack.callback(board.close)
+        batches = Board(settings.home / "batches.db", clock_ms, open_max=BATCHES_OPEN_MAX, on_fault=faults.disk)
+        stack.callback(batches.close)
+        records = Records(settings.home / "records.db", on_fault=faults.disk)
+        stack.callback(records.close)
         context = Context(
             settings=settings,
             identity=identity,
@@ -131,6 +139,7 @@ async def assemble(
             pool=pool,
             calibrations=usable(settings, identity.peer, faults.log),
             keyring=keyring,
+            records=records,
             models=_served(settings),
             now_ms=clock_ms,
             blame=faults.blame,
@@ -139,7 +148,7 @@ async def assemble(
         )
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
-        node = Node(context, board, dht, replicas, Trust(identity.peer, ledger), nursery)
+        node = Node(context, board, batches, dht, replicas, Trust(identity.peer, ledger), nursery)
         node.learn_keys()
         await node.recover(seeds)
         node.serve()

@@ -43,6 +43,12 @@ class Settings(BaseSettings):
     price_percent: int = Field(
         default=100, ge=1, le=10_000, description="Our price as a percentage of the reference price."
     )
+    saving_percent: int = Field(
+        default=90,
+        ge=0,
+        le=100,
+        description="Share of a job's price that a cheat is assumed to save; decides the audits of a batch.",
+    )
     credit_limit_micro: int = Field(
         default=1_000_000, ge=0, description="How far our own balance may fall below zero before we stop spending."
     )

@@ -25,11 +25,19 @@ EVENTS_MAX = 2000
 """Events kept per job; past this only changes of state are recorded."""
 
 
+class Item(msgspec.Struct, frozen=True):
+    """One job of a batch; `inputs` is canonical."""
+
+    inputs: bytes
+    seed: int
+
+
 class Request(msgspec.Struct, frozen=True):
     """What the user asked for, checked.
 
     `inputs` is canonical; `timeout_s` bounds the whole job; `calibration` is the hash of the record that must judge it,
-    or None for the first that fits.
+    or None for the first that fits. A batch has `items`, of which `audits` are drawn for a jury each; its own `inputs`
+    and `seed` say nothing.
     """
 
     kind: Kind
@@ -42,11 +50,21 @@ class Request(msgspec.Struct, frozen=True):
     timeout_s: float
     retries: int
     calibration: bytes | None = None
+    items: list[Item] = []
+    audits: int = 0
+
+    @property
+    def each_input(self) -> list[bytes]:
+        """The inputs of all jobs."""
+        return [item.inputs for item in self.items] if self.items else [self.inputs]
 
 
 @dataclass
 class Job:
-    """One job of this node's user; only `Board` writes to it."""
+    """One job, or one batch, of this node's user; only `Board` writes to it.
+
+    Of a batch `jury` has one dict per audit, and `output` and `receipt` are packed (`node.batches`).
+    """
 
     id: str
     request: Request
@@ -80,7 +98,7 @@ _PLAIN = ("state", "verdict", "worker", "jury", "thresholds", "cost_micro", "att
 
 
 class Board:
-    """All jobs of this node's user, in memory and in `jobs.db`.
+    """All jobs of this node's user, in memory and in `jobs.db`; another board holds the batches.
 
     A job is accepted only once it is on the disk. Later changes are stored before anyone is told; if the disk refuses
     them then, the job goes on in memory (what was paid is in the ledger) and `on_fault` is told.
@@ -92,6 +110,7 @@ class Board:
         self._now_ms = now_ms
         self._on_fault = on_fault
         self._open_max = open_max
+        self._name = path.name
         self._changed: dict[str, trio.Event] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
         try:
@@ -217,7 +236,7 @@ class Board:
         try:
             self._table.upsert(row, pk="id")
         except sqlite3.DatabaseError as exc:
-            raise StorageError(f"jobs.db: {exc}") from exc
+            raise StorageError(f"{self._name}: {exc}") from exc
 
 
 def _lasting(events: list[dict[str, Any]]) -> list[dict[str, Any]]:

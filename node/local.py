@@ -35,6 +35,17 @@ class Local:
             raise LocalError(f"{error.get('code')}: {error.get('message')}{known}")
         return answer
 
+    def download(self, path: str) -> bytes:
+        """The bytes of a document.
+
+        Raises:
+            LocalError: there is none.
+        """
+        reply = self.client.http.get(path)
+        if reply.is_error:
+            raise LocalError(f"{path}: HTTP status {reply.status_code}")
+        return reply.content
+
     def job(self, job_id: str) -> SyncJob[Any]:
         """A job of this node's user."""
         return self.client.job(job_id)

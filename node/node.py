@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,14 +21,19 @@ from crdt.service import Replicas
 from dht.provider import ProviderAd
 from dht.service import Dht
 from node import intake
+from node.batch_intake import parse_batch
 from node.jobs import Board, Job
 from node.market import pricing
+from node.market.batch_messages import BATCH_PROTOCOL
+from node.market.batch_requester import BatchRequester
+from node.market.batch_worker import BatchWorker
 from node.market.context import Context
 from node.market.finder import Finder
 from node.market.juror import JurorService
 from node.market.messages import AUDIT_PROTOCOL, JOB_PROTOCOL, PAID_PROTOCOL, REVEAL_PROTOCOL, Paid
 from node.market.payer import Payer
 from node.market.requester import Requester
+from node.market.taken import Taken
 from node.market.worker import Worker
 from node.trust import Trust
 from node.views import entry_view
@@ -66,10 +72,18 @@ class Node:
     """A running node; made by `node.compose.assemble`."""
 
     def __init__(
-        self, context: Context, board: Board, dht: Dht, replicas: Replicas, trust: Trust, nursery: trio.Nursery
+        self,
+        context: Context,
+        board: Board,
+        batches: Board,
+        dht: Dht,
+        replicas: Replicas,
+        trust: Trust,
+        nursery: trio.Nursery,
     ) -> None:
         self.context = context
         self.board = board
+        self.batches = batches
         self.dht = dht
         self.replicas = replicas
         self.trust = trust
@@ -77,6 +91,7 @@ class Node:
         self._payer = Payer(context, nursery)
         self._finder = Finder(context, dht, trust)
         self._requester = Requester(context, board, self._finder, self._payer)
+        self._batch_requester = BatchRequester(context, batches, self._finder, self._payer)
         self._started = time.monotonic()
         self._turn = 0
 
@@ -121,6 +136,7 @@ class Node:
         ranks = {ranked.peer: ranked for ranked in self.trust.rank(known)}
         addresses = {contact.peer: list(contact.addresses) for contact in self.dht.contacts()}
         registered = self._models_by_author()
+        names = {model.cid: model.name for model in self.known_models()}
         return [
             {
                 "peer": to_text(peer),
@@ -128,6 +144,10 @@ class Node:
                 "connected": peer in connected,
                 "models": registered.get(to_text(peer), []),
                 "trust": ranks[peer].score if peer in ranks else 0.0,
+                "records": [
+                    {**asdict(standing), "model": names.get(standing.model, standing.model)}
+                    for standing in self.context.records.of(peer)
+                ],
             }
             for peer in sorted(known)
         ]
@@ -178,6 +198,20 @@ class Node:
         self._nursery.start_soon(self._requester.run, job)
         return job
 
+    async def submit_batch(self, body: Any) -> Job:
+        """Check a request for many jobs and start on it."""
+        saving = self.context.settings.saving_percent
+        request = parse_batch(
+            body,
+            self.known_models(),
+            draw_seed=lambda: secrets.randbits(63),
+            calibrations=self.context.calibrations,
+            saving_percent=saving,
+        )
+        batch = self.batches.add(secrets.token_hex(16), request)
+        self._nursery.start_soon(self._batch_requester.run, batch)
+        return batch
+
     # ---- background
 
     def serve(self) -> None:
@@ -186,8 +220,9 @@ class Node:
         transport = context.transport
         transport.serve(PAID_PROTOCOL, answer_calls(Paid, self._payer.on_paid, context.blame))
         if context.settings.serve:
-            juror = JurorService(context)
-            transport.serve(JOB_PROTOCOL, Worker(context).serve)
+            juror, taken = JurorService(context), Taken(context.ledger, context.now_ms)
+            transport.serve(JOB_PROTOCOL, Worker(context, taken).serve)
+            transport.serve(BATCH_PROTOCOL, BatchWorker(context, taken).serve)
             transport.serve(AUDIT_PROTOCOL, answer_calls(JuryAsk, juror.audit, context.blame))
             transport.serve(REVEAL_PROTOCOL, answer_calls(RevealAsk, juror.reveal, context.blame))
 
@@ -200,9 +235,10 @@ class Node:
         if self.context.ledger.unclean:
             with trio.move_on_after(RECOVER_S):
                 await self.context.ledger.recover_head(peers)
-        for job in self.board.interrupted():
-            error = {"code": "interrupted", "message": "the node was stopped during this job; submit it again"}
-            self.board.update(job, "failed", error=error)
+        for board in (self.board, self.batches):
+            for job in board.interrupted():
+                error = {"code": "interrupted", "message": "the node was stopped during this job; submit it again"}
+                board.update(job, "failed", error=error)
         for offer_id, _ in self.context.ledger.open_offers():
             await self.context.ledger.release(offer_id, "cancelled")
 

@@ -106,6 +106,24 @@ def job(view: Mapping[str, Any], name: Name) -> Iterator[Line]:
         yield Line(f"  cost      {view['cost_micro']:,} micro-credits, jurors included")
 
 
+def batch(view: Mapping[str, Any], name: Name) -> Iterator[Line]:
+    """Everything about a batch: a line for each answer, which says whether anybody looked at it."""
+    yield headline(view)
+    yield Line(f"  batch     {view['id']}")
+    if view["error"]:
+        yield Line(f"  error     {view['error']['code']}: {view['error']['message']}", "bad")
+    for attempt in view["attempts"]:
+        yield Line(f"  {attempt['verdict']:<9} worker {name(attempt['worker'])}", tone(attempt["verdict"]))
+        yield Line(f"            chosen: {attempt['reason']}")
+    for item in view["items"]:
+        lines = [line.text.strip() for line in answer(item["output"])]
+        told = f": {lines[0]}" if lines else ""
+        yield Line(f"  {item['index']:>4}  {item['checked']}{told}", tone(item["verdict"]))
+    yield Line(f"  audited   {view['rate']}")
+    if view["cost_micro"]:
+        yield Line(f"  cost      {view['cost_micro']:,} micro-credits, jurors included")
+
+
 def answer(output: Mapping[str, Any] | None) -> Iterator[Line]:
     """The output, or what can be said of it in a line."""
     if not output:

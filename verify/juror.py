@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from verify.calibration import Calibration
 from verify.case import VOTES, Case, open_answer, open_commitment, open_commits, open_draw, open_spec, seal_of
 from verify.faults import Fault, Refused
@@ -26,7 +28,7 @@ from verify.verdict import Finding, abstain, judge, refused
 from wire.envelope import Envelope, Signer, seal
 from wire.errors import Busy, Malformed, RemoteError
 from wire.hashing import digest
-from wire.job import Expected, JobSpec, JurorCommit, JurorReveal, VerdictWord
+from wire.job import Expected, JobSpec, JurorCommit, JurorReveal, Output, Trace, VerdictWord
 from wire.peer import PeerId
 
 CLOCK_SKEW_MS = 60_000
@@ -34,6 +36,11 @@ CLOCK_SKEW_MS = 60_000
 
 CASES_MAX = 256
 CASES_PER_REQUESTER_MAX = 32
+"""Open cases: those in which we have not voted yet."""
+
+CLOSED_MAX = 8192
+CLOSED_PER_REQUESTER_MAX = 1024
+"""Cases in which we have, kept without their material until their deadline so that nobody gets a second vote."""
 
 
 class JurorSigner(Signer, Protocol):
@@ -140,8 +147,10 @@ class Juror:
         expired = [key for key, each in self._hearings.items() if now_ms > each.case.spec.deadline_ms + CLOCK_SKEW_MS]
         for key in expired:
             del self._hearings[key]
-        of_one = sum(each.requester == requester for each in self._hearings.values())
-        if len(self._hearings) >= CASES_MAX or of_one >= CASES_PER_REQUESTER_MAX:
+        closed = [each.requester for each in self._hearings.values() if each.revealed is not None]
+        opened = [each.requester for each in self._hearings.values() if each.revealed is None]
+        full = len(opened) >= CASES_MAX or opened.count(requester) >= CASES_PER_REQUESTER_MAX
+        if full or len(closed) >= CLOSED_MAX or closed.count(requester) >= CLOSED_PER_REQUESTER_MAX:
             raise Busy(5.0, "too many cases before this juror")
 
     def _prepare(self, hearing: Hearing) -> None:
@@ -215,6 +224,7 @@ class Juror:
         jury = self._check_jury(hearing, sender, ask)
         if hearing.revealed is None:
             hearing.jury, hearing.revealed = jury, self._sign(hearing.case, jury, hearing.sealed)
+            hearing.ask = msgspec.structs.replace(hearing.ask, output=Output({}), trace=Trace({}))
         if hearing.jury != jury:
             raise AskRefused(sender, "jury", "we have voted in another jury for this answer", penalty=0.5)
         return hearing.revealed

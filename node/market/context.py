@@ -13,6 +13,7 @@ import trio
 from ledger.service import Ledger
 from node.config import Settings
 from node.keys import Keyring
+from node.records import Records
 from verify.calibration import Calibration
 from verify.juror import JurorSigner
 from wire.errors import Busy, RemoteError
@@ -42,6 +43,12 @@ class Slots:
         """
         if self._limiter.statistics().tasks_waiting >= self._line_max:
             raise Busy(2.0, "too much work is waiting")
+        async with self._limiter:
+            yield
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Hold a slot for the next piece of work that was taken on before, however many are waiting."""
         async with self._limiter:
             yield
 
@@ -79,6 +86,7 @@ class Context:
     pool: Executors
     calibrations: Mapping[bytes, Calibration]
     keyring: Keyring
+    records: Records
     models: Sequence[ModelInfo]
     now_ms: Callable[[], int]
     blame: Callable[[RemoteError], None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -20,7 +20,7 @@ from wire.envelope import Envelope
 from wire.errors import Malformed
 from wire.job import INPUTS, PoolMember
 from wire.limits import JURY_POOL_MAX
-from wire.peer import PeerId
+from wire.peer import PeerId, to_text
 
 POLL_S = 0.25
 FRESH_S = 5.0
@@ -34,11 +34,15 @@ SPARE = 2
 
 @dataclass(frozen=True)
 class Offered:
-    """Peers for one attempt: workers in the order in which to ask them, and all who may judge, with their weights."""
+    """Peers for one attempt: workers in the order in which to ask them, and all who may judge, with their weights.
+
+    `prices_micro` is for all that is asked for; `ejected` are the peers that their record rules out as workers.
+    """
 
     workers: Sequence[Choice]
     prices_micro: dict[PeerId, int]
     weights: dict[PeerId, int]
+    ejected: tuple[PeerId, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,21 +107,34 @@ class Finder:
                 liars = self._context.ledger.forkers() | self._context.keyring.two_faced().keys()
                 ads = {p: ad for p, ad in found.items() if request.lane in ad.lanes and p not in liars}
                 offered = self._offered(request, ads, tried)
-                if offered.workers and len(ads) > request.jury_size:
+                if offered.workers and len(offered.weights) > request.jury_size:
                     return offered
                 await trio.sleep(POLL_S)
         need = f"a worker and {request.jury_size} jurors"
         spent = f"; {len(tried)} already tried" if tried else ""
+        if offered is not None and offered.ejected:
+            spent += f"; {len(offered.ejected)} ejected by what audits found"
         raise NotEnough(f"this job needs {need}, each another peer; {len(ads)} peers offer the model{spent}")
 
     def _offered(self, request: Request, ads: dict[PeerId, ProviderAd], tried: set[PeerId]) -> Offered:
-        size = pricing.units(codec.decode(INPUTS[request.kind], request.inputs))
+        size = sum(pricing.units(codec.decode(INPUTS[request.kind], raw)) for raw in request.each_input)
         prices = {peer: ad.price_micro * size for peer, ad in ads.items()}
-        fresh = [Candidate(peer, prices[peer], ads[peer].load) for peer in ads if peer not in tried]
+        records, model = self._context.records, request.model
+        out = [peer for peer in sorted(ads) if records.ejected("worker", peer, model)]
+        fresh = [Candidate(peer, prices[peer], ads[peer].load) for peer in ads if peer not in {*tried, *out}]
         recommender, me = self._trust.fresh(), self._context.identity.peer
         shortlist = recommender.choose_worker(me, fresh)
-        weights = recommender.pool_weights(me, ads)
-        return Offered(shortlist.order, prices, weights)
+        weights = recommender.pool_weights(me, [peer for peer in ads if not records.ejected("juror", peer, model)])
+        workers = [replace(choice, reason=self._why(choice, model, out)) for choice in shortlist.order]
+        return Offered(workers, prices, weights, tuple(out))
+
+    def _why(self, choice: Choice, model: str, out: Sequence[PeerId]) -> str:
+        """The reason for a choice, with the peer's record, and whom its record rules out."""
+        records = self._context.records
+        standing = records.standing("worker", choice.peer, model)
+        told = [choice.reason, "never audited" if standing is None else str(standing)]
+        told += [f"not asked: {to_text(peer)[-8:]}, {records.standing('worker', peer, model)}" for peer in out]
+        return "; ".join(told)
 
     def pool(self, offered: Offered, worker: PeerId, jury_size: int) -> Pool:
         """Who may judge this worker's answer: the heaviest peers, without those who belong to the worker.

@@ -6,12 +6,12 @@ them also finds what it is owed when it next catches up with the payer's chain.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import trio
 
-from ledger.entry import Entry, Receipt, Settle
+from ledger.entry import Entry, Receipt, Settle, Verdict
 from node.keys import SecondKey
 from node.market.context import Context
 from node.market.messages import PAID_PROTOCOL, Paid, Settled
@@ -21,7 +21,7 @@ from wire.call import call
 from wire.envelope import Envelope
 from wire.errors import LocalError, RemoteError, TransportError
 from wire.job import JobSpec
-from wire.limits import JURY_MAX
+from wire.limits import JURY_POOL_MAX
 from wire.peer import PeerId, short
 
 NOTIFY_S = 10.0
@@ -51,6 +51,29 @@ class Payer:
             self._nursery.start_soon(self._tell, payment.peer, Paid(spec.id, outcome.receipt.keys))
         return sum(payment.amount_micro for payment in body.payments)
 
+    async def pay_batch(self, offer: Entry, accept: Entry, verdict: Verdict, outcomes: Mapping[int, Outcome]) -> int:
+        """Record the verdict on a batch, with what each jury said of its job, then tell the payees.
+
+        Args:
+            offer, accept: entries of payer and worker.
+            verdict: on the whole batch.
+            outcomes: of the audited jobs by number, ascending.
+
+        Returns:
+            The micro-credits owed.
+        """
+        shown = [record for outcome in outcomes.values() for record in outcome.receipt.keys]
+        keys = list({(record.author, record.body): record for record in shown}.values())
+        self._learn(keys)
+        certificates = [o.receipt.certificate for o in outcomes.values() if o.receipt.certificate is not None]
+        signed = certificates if verdict != "unaudited" else []
+        entry = await self._context.ledger.receipt(offer.id, verdict, signed, accept)
+        body = entry.body
+        assert isinstance(body, Receipt), "the ledger returns what was asked for"
+        for payment in body.payments:
+            self._nursery.start_soon(self._tell, payment.peer, Paid(body.job, keys))
+        return sum(payment.amount_micro for payment in body.payments)
+
     def _learn(self, records: Sequence[Envelope]) -> None:
         for record in records:
             with suppress(SecondKey):  # the juror's fault; its certificate is checked under both keys
@@ -68,7 +91,7 @@ class Payer:
 
     async def on_paid(self, payer: PeerId, paid: Paid) -> Settled:
         """A payer says that a receipt stands on its chain: fetch it and settle."""
-        self._learn(paid.keys[:JURY_MAX])
+        self._learn(paid.keys[:JURY_POOL_MAX])
         with trio.move_on_after(NOTIFY_S):  # a payer that is slow with its chain is caught up with later
             await self._context.ledger.pull(payer, payer)
         entries = await self.settle()

@@ -6,20 +6,31 @@ and all text since the last one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 import trio
 
 from node.market.messages import Working
 from wire import codec
+from wire.codec import Wire
+from wire.errors import LocalError, TransportError
+from wire.job import JobSpec, Output, Trace
 from wire.transport import Channel
-from workloads.executor import Event, Progress
+from workloads.executor import Event, ExecutorCrashed, Progress
 
 PERIOD_S = 0.05
 
 
 class Reporter:
-    """Takes events as they come (`emit`) and sends them on (`forward`) until `finish`."""
+    """Takes events as they come (`emit`) and sends them on (`forward`) until `finish`.
 
-    def __init__(self) -> None:
+    Args:
+        frame: makes the frame, from steps done, steps in all, and text.
+    """
+
+    def __init__(self, frame: Callable[[int, int, str], Wire] = Working) -> None:
+        self._frame = frame
         self._done = 0
         self._total = 0
         self._pending = False
@@ -59,7 +70,46 @@ class Reporter:
         if not self._pending:
             return
         self._pending = False
-        working = Working(self._done, self._total, "".join(self._text))
+        working = self._frame(self._done, self._total, "".join(self._text))
         self._text.clear()
         self._fresh = trio.Event()
         await channel.send(codec.encode(working))
+
+
+class Runs(Protocol):
+    """What runs models."""
+
+    async def run(self, spec: JobSpec, on_event: Callable[[Event], None]) -> tuple[Output, Trace]:
+        """See `workloads.executor.Executor.run`."""
+        ...
+
+
+async def run_reported(pool: Runs, spec: JobSpec, channel: Channel, reporter: Reporter) -> tuple[Output, Trace]:
+    """Run a model, telling the requester how far it is; a requester that went away cancels the run.
+
+    Raises:
+        TransportError: the requester went away.
+        LocalError, ExecutorCrashed: the run failed.
+    """
+    outcome: tuple[Output, Trace] | None = None
+    failure: Exception | None = None
+
+    async def report() -> None:
+        nonlocal failure
+        try:
+            await reporter.forward(channel)
+        except TransportError as exc:
+            failure = exc
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(report)
+        try:
+            outcome = await pool.run(spec, reporter.emit)
+        except (LocalError, ExecutorCrashed) as exc:
+            failure = exc
+        reporter.finish()
+    if failure is not None:
+        raise failure
+    assert outcome is not None, "a run gives an answer or a reason"
+    return outcome

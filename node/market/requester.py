@@ -33,6 +33,7 @@ from node.market.messages import (
     decode_from_worker,
 )
 from node.market.payer import Payer
+from node.records import observe_jurors
 from recommend.rank import Choice
 from verify import jury
 from verify.calibrated import calibration_for
@@ -220,7 +221,7 @@ class Requester:
         secret = secrets.token_bytes(jury.SECRET_BYTES)
         pool = self._finder.pool(offered, choice.peer, request.jury_size)
         now_ms = self._context.now_ms()
-        calibration = self._calibration(request)
+        calibration = calibration_of(self._context, request)
         spec = JobSpec(
             version=1,
             kind=request.kind,
@@ -243,20 +244,6 @@ class Requester:
         )
         envelope = seal(self._context.identity, "job", spec)
         return Plan(spec, envelope, pool.members, secret, choice.peer, choice.reason, pool.left_out)
-
-    def _calibration(self, request: Request) -> Calibration:
-        """The thresholds that the jury must use: the record that the user named, else the first that fits.
-
-        Raises:
-            JobFailed: there are none that separate honest work from cheats, so an answer could not be judged.
-        """
-        known = self._context.calibrations
-        if request.calibration is not None:
-            return known[request.calibration]
-        try:
-            return calibration_for(request.kind, request.model, request.lane, NUMERICS[request.lane], records=known)
-        except LocalError as exc:
-            raise JobFailed("not_calibrated", str(exc)) from exc
 
     def _affordable(self, request: Request, offered: Offered, tried: Tried) -> tuple[Choice, int, int]:
         """The first worker within the budget, its price and the fee of each juror."""
@@ -332,7 +319,7 @@ class Requester:
         ]
         spec = plan.spec
         thresholds = dict(self._context.calibrations[spec.calibration].thresholds)
-        left_out = _left_out(plan.left_out)
+        without = left_out(plan.left_out)
         passed = "; ".join(f"{to_text(peer)[-8:]} passed over: {why}" for peer, why in outcome.passed_over.items())
         self._board.update(
             job,
@@ -342,14 +329,33 @@ class Requester:
             cost_micro=tried.spent_micro,
             receipt=codec.encode(outcome.receipt),
         )
-        self._note(job, outcome.verdict, "; ".join(filter(None, (plan.reason, left_out, passed))), members)
+        self._note(job, outcome.verdict, "; ".join(filter(None, (plan.reason, without, passed))), members)
+        records = self._context.records
+        if outcome.verdict in ("accept", "reject"):
+            records.observe("worker", plan.worker, spec.model, failed=outcome.verdict == "reject")
+        observe_jurors(records, spec.model, outcome.verdict, outcome.jury)
 
 
-def _left_out(peers: dict[PeerId, str]) -> str:
+def left_out(peers: dict[PeerId, str]) -> str:
     """Who could not judge this worker, for people; the first few by name."""
     told = [f"{to_text(peer)[-8:]} not in the jury pool: {why}" for peer, why in list(peers.items())[:LEFT_OUT_TOLD]]
     more = len(peers) - len(told)
     return "; ".join([*told, *([f"{more} more not in the jury pool"] if more else [])])
+
+
+def calibration_of(context: Context, request: Request) -> Calibration:
+    """The thresholds that the jury must use: the record that the user named, else the first that fits.
+
+    Raises:
+        JobFailed: there are none that separate honest work from cheats, so an answer could not be judged.
+    """
+    known = context.calibrations
+    if request.calibration is not None:
+        return known[request.calibration]
+    try:
+        return calibration_for(request.kind, request.model, request.lane, NUMERICS[request.lane], records=known)
+    except LocalError as exc:
+        raise JobFailed("not_calibrated", str(exc)) from exc
 
 
 def _ask(plan: Plan, answer: Answer) -> JuryAsk:

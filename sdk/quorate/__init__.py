@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from quorate.client import Client, EventStream, Job
+    from quorate.client import Batch, Client, EventStream, Job
     from quorate.errors import (
         BadRequest,
         InsufficientCredit,
@@ -32,14 +32,28 @@ if TYPE_CHECKING:
     from quorate.kinds import Embed, Image, Request, Text
     from quorate.outputs import EmbeddingOutput, ImageOutput, Output, TextOutput
     from quorate.receipt import Juror, Receipt, ReceiptSummary, verify_receipt
-    from quorate.results import Result
-    from quorate.sync import SyncClient, SyncEventStream, SyncJob
-    from quorate.views import Attempt, Audit, Event, JobView, JurorView, Ledger, Model, Node, Peer, Ranked
+    from quorate.results import BatchResult, ItemResult, Result
+    from quorate.sync import SyncBatch, SyncClient, SyncEventStream, SyncJob
+    from quorate.views import (
+        Attempt,
+        Audit,
+        BatchItemView,
+        BatchView,
+        Event,
+        JobView,
+        JurorView,
+        Ledger,
+        Model,
+        Node,
+        Peer,
+        PeerRecord,
+        Ranked,
+    )
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "client": ["Client", "EventStream", "Job"],
+    "client": ["Batch", "Client", "EventStream", "Job"],
     "errors": [
         "BadRequest",
         "InsufficientCredit",
@@ -61,9 +75,23 @@ _HOME = {
     "kinds": ["Embed", "Image", "Request", "Text"],
     "outputs": ["EmbeddingOutput", "ImageOutput", "Output", "TextOutput"],
     "receipt": ["Juror", "Receipt", "ReceiptSummary", "verify_receipt"],
-    "results": ["Result"],
-    "sync": ["SyncClient", "SyncEventStream", "SyncJob"],
-    "views": ["Attempt", "Audit", "Event", "JobView", "JurorView", "Ledger", "Model", "Node", "Peer", "Ranked"],
+    "results": ["BatchResult", "ItemResult", "Result"],
+    "sync": ["SyncBatch", "SyncClient", "SyncEventStream", "SyncJob"],
+    "views": [
+        "Attempt",
+        "Audit",
+        "BatchItemView",
+        "BatchView",
+        "Event",
+        "JobView",
+        "JurorView",
+        "Ledger",
+        "Model",
+        "Node",
+        "Peer",
+        "PeerRecord",
+        "Ranked",
+    ],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -71,6 +99,10 @@ __all__ = [
     "Attempt",
     "Audit",
     "BadRequest",
+    "Batch",
+    "BatchItemView",
+    "BatchResult",
+    "BatchView",
     "Client",
     "Embed",
     "EmbeddingOutput",
@@ -80,6 +112,7 @@ __all__ = [
     "ImageOutput",
     "InsufficientCredit",
     "InvalidReceipt",
+    "ItemResult",
     "Job",
     "JobCancelled",
     "JobError",
@@ -98,12 +131,14 @@ __all__ = [
     "NotFound",
     "Output",
     "Peer",
+    "PeerRecord",
     "QuorateError",
     "Ranked",
     "Receipt",
     "ReceiptSummary",
     "Request",
     "Result",
+    "SyncBatch",
     "SyncClient",
     "SyncEventStream",
     "SyncJob",

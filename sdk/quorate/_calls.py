@@ -5,6 +5,7 @@ Both clients share this, so they differ only in how bytes move.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -84,7 +85,9 @@ _BY_STATUS: dict[int, type[errors.QuorateError]] = {
 }
 
 
-def named_error(told: views.ErrorView, *, status: int = 0, job: views.JobView | None = None) -> errors.QuorateError:
+def named_error(
+    told: views.ErrorView, *, status: int = 0, job: views.JobView | views.BatchView | None = None
+) -> errors.QuorateError:
     """By the node's code first, then by the HTTP status."""
     message = told.message or told.code or f"HTTP status {status}"
     if told.code in _BAD or (told.code not in _BY_CODE.keys() | _JOB_BY_CODE.keys() and status in (400, 405, 413, 422)):
@@ -102,6 +105,47 @@ def submit(request: Request[Any], **options: Any) -> Call[views.JobView]:
     body = {"kind": request.kind, "model": request.model, "input": request.input()}
     body |= {name: value for name, value in options.items() if value is not None}
     return Call("POST", f"{PREFIX}/jobs", views.JobView, body=msgspec.json.encode(body))
+
+
+def submit_batch(
+    requests: Sequence[Request[Any]], seeds: Sequence[int] | None, **options: Any
+) -> Call[views.BatchView]:
+    """Options that are None are left to the node.
+
+    Raises:
+        BadRequest: no job, jobs of several kinds or models, or not one seed for each.
+    """
+    named = {(request.kind, request.model) for request in requests}
+    if len(named) != 1:
+        raise errors.BadRequest("a batch has one kind and one model, and at least one job")
+    if seeds is not None and len(seeds) != len(requests):
+        raise errors.BadRequest(f"{len(seeds)} seeds for {len(requests)} jobs")
+    jobs: list[dict[str, Any]] = [{"input": request.input()} for request in requests]
+    for one, seed in zip(jobs, seeds or (), strict=False):
+        one["seed"] = seed
+    body: dict[str, Any] = {"kind": requests[0].kind, "model": requests[0].model, "jobs": jobs}
+    body |= {name: value for name, value in options.items() if value is not None}
+    return Call("POST", f"{PREFIX}/batches", views.BatchView, body=msgspec.json.encode(body))
+
+
+def batch(batch_id: str) -> Call[views.BatchView]:
+    return Call("GET", f"{PREFIX}/batches/{_checked(batch_id)}", views.BatchView)
+
+
+def cancel_batch(batch_id: str) -> Call[views.BatchView]:
+    return Call("POST", f"{PREFIX}/batches/{_checked(batch_id)}/cancel", views.BatchView)
+
+
+def batch_receipt(batch_id: str, index: int) -> Call[bytes]:
+    return Call("GET", f"{PREFIX}/batches/{_checked(batch_id)}/items/{int(index)}/receipt", bytes)
+
+
+def batch_output(batch_id: str, index: int) -> Call[bytes]:
+    return Call("GET", f"{PREFIX}/batches/{_checked(batch_id)}/items/{int(index)}/output", bytes)
+
+
+def batch_events_path(batch_id: str) -> str:
+    return f"{PREFIX}/batches/{_checked(batch_id)}/events"
 
 
 def job(job_id: str) -> Call[views.JobView]:
@@ -131,6 +175,7 @@ def _checked(job_id: str) -> str:
     return job_id
 
 
+BATCHES = Call("GET", f"{PREFIX}/batches", list[views.BatchView], "batches")
 JOBS = Call("GET", f"{PREFIX}/jobs", list[views.JobView], "jobs")
 NODE = Call("GET", f"{PREFIX}/node", views.Node)
 MODELS = Call("GET", f"{PREFIX}/models", list[views.Model], "models")

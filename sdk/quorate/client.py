@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -17,8 +17,18 @@ from quorate.errors import JobTimeout, NodeUnreachable, NotFound
 from quorate.kinds import Request
 from quorate.outputs import Output
 from quorate.receipt import Receipt
-from quorate.results import Result, check_ended_well, check_receipt, conclude, typed
-from quorate.views import Audit, Event, JobView, Ledger, Model, Node, Peer, Ranked
+from quorate.results import (
+    BatchResult,
+    Result,
+    check_batch_receipts,
+    check_ended_well,
+    check_receipt,
+    conclude,
+    conclude_batch,
+    typed,
+    typed_batch,
+)
+from quorate.views import Audit, BatchView, Event, JobView, Ledger, Model, Node, Peer, Ranked
 
 if TYPE_CHECKING:
     import httpx
@@ -147,6 +157,42 @@ class Client:
         call = _calls.submit(request, **options, timeout_s=timeout_s, retries=retries, calibration=calibration)
         return Job(self, await self._do(call), policy)
 
+    async def submit_batch(
+        self,
+        requests: Sequence[Request[O]],
+        *,
+        policy: str = "sample:auto",
+        lane: str | None = None,
+        seeds: Sequence[int] | None = None,
+        budget_micro: int | None = None,
+        timeout_s: float | None = None,
+        retries: int = 2,
+    ) -> Batch[O]:
+        """Submit many jobs of one kind and model, of which a few, picked by chance, are audited.
+
+        Args:
+            requests: 1 to 256.
+            policy: "sample:0.1" (a tenth, at least one, goes before a jury of three) or "sample:auto" (as few as keep
+                a worker honest).
+            seeds: one for each request; drawn by the node if None.
+            lane, budget_micro, timeout_s, retries: as in `submit`, of the whole batch.
+
+        Raises:
+            BadRequest: as `submit`, or so few audits that cheating would pay; the message names the rate needed.
+            NodeUnreachable, Unauthorized, NodeBusy, NodeFault: the node.
+        """
+        options = {"policy": policy, "lane": lane, "budget_micro": budget_micro, "timeout_s": timeout_s}
+        call = _calls.submit_batch(requests, seeds, **options, retries=retries)
+        return Batch(self, await self._do(call))
+
+    async def batch(self, batch_id: str) -> Batch[Output]:
+        """A batch that was submitted before, by its id. Raises: NotFound."""
+        return Batch(self, await self._do(_calls.batch(batch_id)))
+
+    async def batches(self) -> list[BatchView]:
+        """The node's batches, without their answers."""
+        return await self._do(_calls.BATCHES)
+
     async def job(self, job_id: str) -> Job[Output]:
         """A job that was submitted before, by its id. Raises: NotFound."""
         return Job(self, await self._do(_calls.job(job_id)), None)
@@ -200,7 +246,7 @@ class Job(Generic[O]):
 
     def events(self) -> EventStream:
         """The job's events from its first to its last; a broken connection is resumed where it broke."""
-        return EventStream(self._client, self.id)
+        return EventStream(self._client, _calls.events_path(self.id))
 
     async def cancel(self) -> JobView:
         """Cancel the job; one that has ended stays as it is."""
@@ -244,7 +290,7 @@ class Job(Generic[O]):
 
         allowed = self._policy == "none" if allow_unaudited is None else allow_unaudited
         with anyio.move_on_after(timeout_s) as scope:
-            await self._wait()
+            await _followed(self)
             check_ended_well(self.view, allow_unaudited=allowed)
             receipt = await self.receipt()
             output_raw = await self.output()
@@ -255,25 +301,86 @@ class Job(Generic[O]):
             await anyio.to_thread.run_sync(check_receipt, result)
         return typed(result)
 
-    async def _wait(self) -> None:
-        """Until the last event; a job that has ended while its events could not be had counts too."""
-        try:
-            async with self.events() as events:
-                async for _ in events:
-                    pass
-        except NodeUnreachable:
-            if not (await self.refresh()).final:
-                raise
-        else:
-            await self.refresh()
+
+class Batch(Generic[O]):
+    """A submitted batch; `view` is its state as last heard."""
+
+    def __init__(self, client: Client, view: BatchView) -> None:
+        self._client = client
+        self.view = view
+
+    @property
+    def id(self) -> str:
+        """The batch's id, in hex."""
+        return self.view.id
+
+    async def refresh(self) -> BatchView:
+        """Ask the node for the present state."""
+        self.view = await self._client._do(_calls.batch(self.id))
+        return self.view
+
+    def events(self) -> EventStream:
+        """The batch's events; `data["index"]` says of which job."""
+        return EventStream(self._client, _calls.batch_events_path(self.id))
+
+    async def cancel(self) -> BatchView:
+        """Cancel the batch; one that has ended stays as it is."""
+        self.view = await self._client._do(_calls.cancel_batch(self.id))
+        return self.view
+
+    async def result(
+        self, *, allow_unaudited: bool = False, timeout_s: float | None = None, verify: bool = False
+    ) -> BatchResult[O]:
+        """Wait for the end and return all answers, each with what may be said of it.
+
+        Args:
+            allow_unaudited: return the answers of a batch that its juries came to no verdict on instead of raising.
+            timeout_s: longest wait, in seconds; the batch goes on at the node after it.
+            verify: verify the receipts of the audited answers offline before returning.
+
+        Raises:
+            VerificationFailed: a jury rejected an answer: none of the batch counts.
+            Unaudited, NoProvider, InsufficientCredit, JobTimeout, JobCancelled, JobFailed: no result.
+            InvalidReceipt: only with `verify`.
+            NodeUnreachable, NodeFault: the node.
+        """
+        import anyio
+
+        with anyio.move_on_after(timeout_s) as scope:
+            await _followed(self)
+            check_ended_well(self.view, allow_unaudited=allow_unaudited)
+            audited = [item.index for item in self.view.items if item.audited]
+            receipts = {i: Receipt(await self._client._do(_calls.batch_receipt(self.id, i))) for i in audited}
+            wanted = audited if verify else []
+            outputs = {i: await self._client._do(_calls.batch_output(self.id, i)) for i in wanted}
+        if scope.cancelled_caught:
+            message = f"batch {self.id[:16]} has not ended after {timeout_s:g} s"
+            raise JobTimeout(message, code="timeout", job=self.view)
+        result = conclude_batch(self.view, receipts)
+        if verify:
+            await anyio.to_thread.run_sync(check_batch_receipts, result, outputs)
+        return typed_batch(result)
+
+
+async def _followed(work: Job[O] | Batch[O]) -> None:
+    """Wait until the last event; work that has ended while its events could not be had counts too."""
+    try:
+        async with work.events() as events:
+            async for _ in events:
+                pass
+    except NodeUnreachable:
+        if not (await work.refresh()).final:
+            raise
+    else:
+        await work.refresh()
 
 
 class EventStream:
-    """Events of one job. Iterate over it; leave it early with `aclose` or by `async with`."""
+    """Events of one job or batch. Iterate over it; leave it early with `aclose` or by `async with`."""
 
-    def __init__(self, client: Client, job_id: str) -> None:
+    def __init__(self, client: Client, path: str) -> None:
         self._client = client
-        self._path = _calls.events_path(job_id)
+        self._path = path
         self._resume = Resume(client._reconnects)
         self._ready: deque[Event] = deque()
         self._closed = False

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from quorate.views import JobView
+    from quorate.views import BatchView, JobView
 
 
 class QuorateError(Exception):
@@ -63,9 +63,9 @@ class BadRequest(QuorateError):
 
 
 class JobError(QuorateError):
-    """Something about one job; `job` is its last known state, None if it was never accepted."""
+    """Something about one job or batch; `job` is its last known state, None if it was never accepted."""
 
-    def __init__(self, message: str, *, code: str = "", job: JobView | None = None) -> None:
+    def __init__(self, message: str, *, code: str = "", job: JobView | BatchView | None = None) -> None:
         super().__init__(message, code=code)
         self.job = job
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Generic, TypeVar, cast
@@ -10,7 +11,7 @@ from quorate._calls import named_error
 from quorate.errors import InvalidReceipt, JobCancelled, JobFailed, NodeFault, Unaudited, VerificationFailed
 from quorate.outputs import Output, read_output
 from quorate.receipt import Receipt
-from quorate.views import Attempt, JobView, JurorView
+from quorate.views import Attempt, BatchView, JobView, JurorView
 
 O_co = TypeVar("O_co", bound=Output, covariant=True)
 
@@ -45,8 +46,49 @@ class Result(Generic[O_co]):
     seconds: float
 
 
-def check_ended_well(view: JobView, *, allow_unaudited: bool) -> None:
-    """Nothing, if the job has an answer that the caller may have.
+@dataclass(frozen=True, slots=True)
+class ItemResult(Generic[O_co]):
+    """One answer of a batch.
+
+    Attributes:
+        audited: whether a jury looked at this very answer. If not, nobody did: it is the answer that the worker was
+            bound to before it knew what would be picked, and no more.
+        checked: the same in words, e.g. "unchecked, batch audited at rate 3/100".
+        receipt: of an audited answer.
+    """
+
+    index: int
+    output: O_co
+    audited: bool
+    checked: str
+    jury: tuple[JurorView, ...]
+    receipt: Receipt | None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult(Generic[O_co]):
+    """All answers of a batch, and how much of it was looked at.
+
+    Attributes:
+        items: in the order of the requests.
+        verdict: "accept": every picked answer was accepted; "unaudited" where the caller allowed that.
+        rate: audits/jobs.
+        cost_micro: what was paid in all, in micro-credits.
+    """
+
+    batch_id: str
+    items: tuple[ItemResult[O_co], ...]
+    verdict: str
+    rate: str
+    lane: str
+    worker: str | None
+    cost_micro: int
+    attempts: tuple[Attempt, ...]
+    seconds: float
+
+
+def check_ended_well(view: JobView | BatchView, *, allow_unaudited: bool) -> None:
+    """Nothing, if the job has an answer, or the batch has all its answers, and the caller may have them.
 
     Raises:
         VerificationFailed: a jury rejected the answer.
@@ -61,15 +103,16 @@ def check_ended_well(view: JobView, *, allow_unaudited: bool) -> None:
     if view.verdict == "reject":
         raise VerificationFailed(_rejected(view), code="rejected", job=view)
     unaudited = view.verdict != "accept" and (view.state == "settled" or view.verdict == "unaudited")
-    if unaudited and not (allow_unaudited and view.output is not None):
+    answered = view.output is not None if isinstance(view, JobView) else all(item.output for item in view.items)
+    if unaudited and not (allow_unaudited and answered):
         raise Unaudited(f"no quorum of jurors vouches for job {view.id[:16]}", code="unaudited", job=view)
     if view.error is not None and not unaudited:
         raise named_error(view.error, job=view)
-    if view.output is None:
+    if not answered:
         raise JobFailed(f"job {view.id[:16]} ended without an answer", job=view)
 
 
-def _rejected(view: JobView) -> str:
+def _rejected(view: JobView | BatchView) -> str:
     tried = len(view.attempts)
     return f"the jury rejected job {view.id[:16]}" + (f" after {tried} attempts" if tried > 1 else "")
 
@@ -95,6 +138,49 @@ def conclude(view: JobView, receipt: Receipt | None, output_raw: bytes | None) -
     )
 
 
+def conclude_batch(view: BatchView, receipts: Mapping[int, Receipt]) -> BatchResult[Output]:
+    """The result of a batch for which `check_ended_well` holds; `receipts` are those of the audited jobs."""
+    items = tuple(
+        ItemResult(
+            index=item.index,
+            output=read_output(item.output),
+            audited=item.audited,
+            checked=item.checked,
+            jury=tuple(item.jury),
+            receipt=receipts.get(item.index),
+        )
+        for item in view.items
+        if item.output is not None
+    )
+    return BatchResult(
+        batch_id=view.id,
+        items=items,
+        verdict="accept" if view.verdict == "accept" else "unaudited",
+        rate=view.rate,
+        lane=view.lane,
+        worker=view.worker,
+        cost_micro=view.cost_micro,
+        attempts=tuple(view.attempts),
+        seconds=view.seconds or 0.0,
+    )
+
+
+def check_batch_receipts(result: BatchResult[Output], outputs: Mapping[int, bytes]) -> None:
+    """Nothing, if the receipts of all audited answers hold for their very bytes, and accept them.
+
+    Raises:
+        InvalidReceipt: `missing` where there is none or no answer to compare, `verdict` if one says something else.
+    """
+    for item in result.items:
+        if not item.audited:
+            continue
+        raw = outputs.get(item.index)
+        if item.receipt is None or raw is None:
+            raise InvalidReceipt("missing", f"no receipt, or not the bytes, of answer {item.index}")
+        if (said := item.receipt.verify(output=raw).verdict) != "accept":
+            raise InvalidReceipt("verdict", f"the receipt of answer {item.index} says {said}")
+
+
 def check_receipt(result: Result[Output]) -> None:
     """Nothing, if the result's receipt holds, for its very bytes and its verdict.
 
@@ -113,6 +199,11 @@ def majority_distances(view: JobView) -> dict[str, float]:
     agreeing = [juror.distances for juror in view.jury if juror.verdict == view.verdict]
     names = sorted({name for distances in agreeing for name in distances})
     return {name: median(d[name] for d in agreeing if name in d) for name in names}
+
+
+def typed_batch(result: BatchResult[Output]) -> BatchResult[O_co]:
+    """The same result; the type of the answers follows from the requests."""
+    return cast("BatchResult[O_co]", result)
 
 
 def typed(result: Result[Output]) -> Result[O_co]:

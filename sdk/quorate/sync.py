@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -18,8 +18,18 @@ from quorate.errors import JobTimeout, NodeUnreachable, NotFound
 from quorate.kinds import Request
 from quorate.outputs import Output
 from quorate.receipt import Receipt
-from quorate.results import Result, check_ended_well, check_receipt, conclude, typed
-from quorate.views import Audit, Event, JobView, Ledger, Model, Node, Peer, Ranked
+from quorate.results import (
+    BatchResult,
+    Result,
+    check_batch_receipts,
+    check_ended_well,
+    check_receipt,
+    conclude,
+    conclude_batch,
+    typed,
+    typed_batch,
+)
+from quorate.views import Audit, BatchView, Event, JobView, Ledger, Model, Node, Peer, Ranked
 
 if TYPE_CHECKING:
     import httpx
@@ -102,6 +112,29 @@ class SyncClient:
         call = _calls.submit(request, **options, timeout_s=timeout_s, retries=retries, calibration=calibration)
         return SyncJob(self, self._do(call), policy)
 
+    def submit_batch(
+        self,
+        requests: Sequence[Request[O]],
+        *,
+        policy: str = "sample:auto",
+        lane: str | None = None,
+        seeds: Sequence[int] | None = None,
+        budget_micro: int | None = None,
+        timeout_s: float | None = None,
+        retries: int = 2,
+    ) -> SyncBatch[O]:
+        """Submit many jobs of which a few are audited; see `Client.submit_batch`."""
+        options = {"policy": policy, "lane": lane, "budget_micro": budget_micro, "timeout_s": timeout_s}
+        return SyncBatch(self, self._do(_calls.submit_batch(requests, seeds, **options, retries=retries)))
+
+    def batch(self, batch_id: str) -> SyncBatch[Output]:
+        """A batch that was submitted before, by its id. Raises: NotFound."""
+        return SyncBatch(self, self._do(_calls.batch(batch_id)))
+
+    def batches(self) -> list[BatchView]:
+        """The node's batches, without their answers."""
+        return self._do(_calls.BATCHES)
+
     def job(self, job_id: str) -> SyncJob[Output]:
         """A job that was submitted before, by its id. Raises: NotFound."""
         return SyncJob(self, self._do(_calls.job(job_id)), None)
@@ -155,7 +188,7 @@ class SyncJob(Generic[O]):
 
     def events(self, *, timeout_s: float | None = None) -> SyncEventStream:
         """The job's events from its first to its last; raises `JobTimeout` if they take longer than `timeout_s`."""
-        return SyncEventStream(self._client, self.id, timeout_s)
+        return SyncEventStream(self._client, _calls.events_path(self.id), f"job {self.id[:16]}", timeout_s)
 
     def cancel(self) -> JobView:
         """Cancel the job; one that has ended stays as it is."""
@@ -182,7 +215,7 @@ class SyncJob(Generic[O]):
     ) -> Result[O]:
         """Wait for the end and return the answer; see `Job.result`."""
         allowed = self._policy == "none" if allow_unaudited is None else allow_unaudited
-        self._wait(timeout_s)
+        _follow(self, timeout_s)
         check_ended_well(self.view, allow_unaudited=allowed)
         receipt, output_raw = self.receipt(), self.output()
         result = conclude(self.view, receipt, output_raw)
@@ -190,28 +223,71 @@ class SyncJob(Generic[O]):
             check_receipt(result)
         return typed(result)
 
-    def _wait(self, timeout_s: float | None) -> None:
-        """Until the last event; a job that has ended while its events could not be had counts too."""
-        try:
-            with self.events(timeout_s=timeout_s) as events:
-                for _ in events:
-                    pass
-        except JobTimeout as exc:
-            exc.job = self.view
+
+class SyncBatch(Generic[O]):
+    """A submitted batch; see `Batch`."""
+
+    def __init__(self, client: SyncClient, view: BatchView) -> None:
+        self._client = client
+        self.view = view
+
+    @property
+    def id(self) -> str:
+        """The batch's id, in hex."""
+        return self.view.id
+
+    def refresh(self) -> BatchView:
+        """Ask the node for the present state."""
+        self.view = self._client._do(_calls.batch(self.id))
+        return self.view
+
+    def events(self, *, timeout_s: float | None = None) -> SyncEventStream:
+        """The batch's events; raises `JobTimeout` if they take longer than `timeout_s`."""
+        return SyncEventStream(self._client, _calls.batch_events_path(self.id), f"batch {self.id[:16]}", timeout_s)
+
+    def cancel(self) -> BatchView:
+        """Cancel the batch; one that has ended stays as it is."""
+        self.view = self._client._do(_calls.cancel_batch(self.id))
+        return self.view
+
+    def result(
+        self, *, allow_unaudited: bool = False, timeout_s: float | None = None, verify: bool = False
+    ) -> BatchResult[O]:
+        """Wait for the end and return all answers; see `Batch.result`."""
+        _follow(self, timeout_s)
+        check_ended_well(self.view, allow_unaudited=allow_unaudited)
+        audited = [item.index for item in self.view.items if item.audited]
+        receipts = {index: Receipt(self._client._do(_calls.batch_receipt(self.id, index))) for index in audited}
+        result = conclude_batch(self.view, receipts)
+        if verify:
+            outputs = {index: self._client._do(_calls.batch_output(self.id, index)) for index in audited}
+            check_batch_receipts(result, outputs)
+        return typed_batch(result)
+
+
+def _follow(work: SyncJob[O] | SyncBatch[O], timeout_s: float | None) -> None:
+    """Wait until the last event; work that has ended while its events could not be had counts too."""
+    try:
+        with work.events(timeout_s=timeout_s) as events:
+            for _ in events:
+                pass
+    except JobTimeout as exc:
+        exc.job = work.view
+        raise
+    except NodeUnreachable:
+        if not work.refresh().final:
             raise
-        except NodeUnreachable:
-            if not self.refresh().final:
-                raise
-        else:
-            self.refresh()
+    else:
+        work.refresh()
 
 
 class SyncEventStream:
-    """Events of one job. Iterate over it; leave it early with `close` or by `with`."""
+    """Events of one job or batch. Iterate over it; leave it early with `close` or by `with`."""
 
-    def __init__(self, client: SyncClient, job_id: str, timeout_s: float | None) -> None:
+    def __init__(self, client: SyncClient, path: str, name: str, timeout_s: float | None) -> None:
         self._client = client
-        self._job_id = job_id
+        self._path = path
+        self._name = name
         self._resume = Resume(client._reconnects)
         self._ready: deque[Event] = deque()
         self._timeout_s = timeout_s
@@ -264,7 +340,7 @@ class SyncEventStream:
         left_s = self._deadline_s - time.monotonic()
         if left_s <= 0:
             self.close()
-            raise JobTimeout(f"job {self._job_id[:16]} has not ended after {self._timeout_s:g} s", code="timeout")
+            raise JobTimeout(f"{self._name} has not ended after {self._timeout_s:g} s", code="timeout")
         return min(left_s, REPLY_S)
 
     def _more(self) -> None:
@@ -290,8 +366,7 @@ class SyncEventStream:
 
     def _connect(self) -> Iterator[bytes]:
         timeout = _timeout(self._left_s(), bounded=self._deadline_s is not None)
-        path = _calls.events_path(self._job_id)
-        request = self._client.http.build_request("GET", path, headers=self._resume.headers(), timeout=timeout)
+        request = self._client.http.build_request("GET", self._path, headers=self._resume.headers(), timeout=timeout)
         self._response = self._client.http.send(request, stream=True)
         self._client._streams.add(self)
         if self._response.status_code != 200:

@@ -35,6 +35,22 @@ class Model(View, frozen=True):
     card: dict[str, Any] = {}
 
 
+class PeerRecord(View, frozen=True):
+    """What the node's audits say of a peer as worker or juror of one model (its name, or CID).
+
+    `e_value` is the evidence against it: a peer that fails no more often than is tolerated ever reaches 1,000 with
+    a chance of at most 1 in 1,000, and is `ejected` there. All that a `watched` worker does is audited.
+    """
+
+    role: str
+    model: str
+    audits: int = 0
+    failures: int = 0
+    e_value: float = 1.0
+    watched: bool = False
+    ejected: bool = False
+
+
 class Peer(View, frozen=True):
     """A peer that the node knows; `models` are names or CIDs, `trust` its score."""
 
@@ -43,6 +59,7 @@ class Peer(View, frozen=True):
     connected: bool = False
     models: list[Any] = []
     trust: float | None = None
+    records: list[PeerRecord] = []
 
 
 class Ranked(View, frozen=True):
@@ -127,6 +144,43 @@ class JobView(View, frozen=True):
     @property
     def final(self) -> bool:
         """Whether the job has ended."""
+        return self.state in FINAL_STATES
+
+
+class BatchItemView(View, frozen=True):
+    """One job of a batch: whether a jury looked at its answer, and in words what may be said of it."""
+
+    index: int
+    audited: bool = False
+    verdict: str | None = None
+    checked: str = ""
+    jury: list[JurorView] = []
+    output: OutputView | None = None
+
+
+class BatchView(View, frozen=True):
+    """A batch as the node sees it; `rate` is audits/jobs, `verdict` that on the whole; states as of a job."""
+
+    id: str
+    kind: str
+    model: str
+    state: str
+    verdict: str | None = None
+    lane: str = ""
+    worker: str | None = None
+    jobs: int = 0
+    audits: int = 0
+    rate: str = ""
+    thresholds: dict[str, float] = {}
+    items: list[BatchItemView] = []
+    cost_micro: int = 0
+    attempts: list[Attempt] = []
+    error: ErrorView | None = None
+    seconds: float | None = None
+
+    @property
+    def final(self) -> bool:
+        """Whether the batch has ended."""
         return self.state in FINAL_STATES
 
 

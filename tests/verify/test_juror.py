@@ -26,6 +26,7 @@ from tests.verify.world import (
 from verify.case import seal_of
 from verify.juror import CASES_PER_REQUESTER_MAX, CLOCK_SKEW_MS, AskRefused, Juror
 from verify.messages import JuryAsk, RevealAsk
+from verify.round import Round
 from verify.verdict import abstain, inconclusive
 from wire import bls, codec
 from wire.envelope import Envelope, seal, unseal
@@ -279,6 +280,21 @@ def test_cases_per_requester_are_bounded_and_expire() -> None:
     with pytest.raises(Busy):
         juror.consider(REQUESTER, extra, now_ms=NOW_MS)
     juror.consider(REQUESTER, extra, now_ms=DEADLINE_MS + CLOCK_SKEW_MS + 1)
+
+
+def test_a_closed_case_makes_room_and_keeps_its_one_vote() -> None:
+    """A requester may have many answers judged one after another, and still nobody votes in two juries for one."""
+    cast = jurors()
+    shown = []
+    for index in range(CASES_PER_REQUESTER_MAX + 1):
+        ask = ask_for(spec(nonce=index.to_bytes(16, "big")))
+        case = Round(ask).case
+        said = [ruled(cast[peer], ask, HONEST).said for peer in case.order[:3]]
+        show = RevealAsk(case.job, case.root, said)
+        shown.append((ask, cast[case.order[0]], show, [cast[peer].reveal(REQUESTER, show) for peer in case.order[:3]]))
+    ask, juror, show, votes = shown[0]
+    assert juror.reveal(REQUESTER, show) == votes[0]
+    assert ruled(juror, ask, HONEST).said == show.commits[0]
 
 
 def test_two_roots_of_one_job_are_two_cases() -> None:
