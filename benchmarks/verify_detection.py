@@ -1,84 +1,82 @@
-"""Detection per cheat with exact bounds, under collusion; false refusals held out; collisions.
+"""Detection per cheat with exact bounds, under collusion; false refusals held out; collisions; protocol cheats.
 
-`python -m benchmarks.verify_detection [--quick] [--write-docs]`. Real runs of the embedded models in child processes,
-compared by the shipped fingerprints and thresholds, judged by three honest numeric variants, put before juries of three
-that are drawn from a pool in which a share lies for the cheat. Intervals are two-sided 95 % Clopper-Pearson. The page
-is docs/reference/detection.md.
+`python -m benchmarks.verify_detection [--quick] [--store DIR] [--minutes M] [--write-docs]`. Real runs of the embedded
+models in child processes, judged by the shipped fingerprints and thresholds (`node.detection_runs`), put before ladders
+of juries in which a share lies for the cheat. Runs are kept in the store, and a later call goes on from there.
+Intervals are two-sided 95 % Clopper-Pearson. The page is docs/reference/detection.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.line import show
 from benchmarks.verify_collisions import collisions
+from benchmarks.verify_protocol import protocol_tables
+from node.calibrating import LANE_VARIANTS
 from node.detection import (
-    JURY,
-    POOL,
     Judged,
-    escalated_verdict,
-    judge_all_cheats,
-    jury_verdict,
-    refusals_held_out,
+    detected,
+    detection_at_least,
+    ladder_right,
+    record_of,
 )
-from verify.statistics import clopper_pearson, majority, runs_needed
+from node.detection_inputs import concerns
+from node.detection_runs import HONEST, Cell, gather, load, refused_held_out
+from verify.statistics import clopper_pearson, runs_needed
 from wire.job import Kind, Lane
 from workloads.cheats import ALL
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "detection.md"
+STORE = Path.home() / ".cache" / "quorate-detection"
 BEGIN, END = "<!-- detection tables: begin -->\n", "<!-- detection tables: end -->\n"
-SHARES = (0, 10, 20)
+SHARES = (10, 20)
 GOAL = 0.9989
-COLLISION_GOAL = 0.000267
-HIDES = {"tiny-noise"}
-"""Within the tolerant thresholds by construction: shown, and left out of what is pooled."""
-
 KINDS: tuple[Kind, ...] = ("image.generate", "text.generate", "embed.text")
 LANES: tuple[Lane, ...] = ("tolerant", "exact")
 
 
 @dataclass(frozen=True)
 class Effort:
-    """Runs per cheat by (lane, kind), held-out runs per backend by kind, and jobs for collisions by kind."""
+    """How much is run.
 
-    cheats: Mapping[tuple[Lane, Kind], int]
+    Attributes:
+        named: runs per cheat that the shipped record names. others: per other cheat. exact: honest runs in the exact
+        lane. held_out: honest runs of all held-out backends together. collisions: jobs.
+        chunk: jobs per child; 0: the usual.
+    """
+
+    named: Mapping[tuple[Lane, Kind], int]
+    others: Mapping[tuple[Lane, Kind], int]
+    exact: Mapping[Kind, int]
     held_out: Mapping[Kind, int]
     collisions: Mapping[Kind, int]
+    chunk: int = 0
 
 
+CELLS = [(lane, kind) for lane in LANES for kind in KINDS]
+EXACT: dict[tuple[Lane, Kind], int] = {("exact", "image.generate"): 60, ("exact", "text.generate"): 90}
 FULL = Effort(
-    {
-        ("tolerant", "image.generate"): 220,
-        ("tolerant", "text.generate"): 220,
-        ("tolerant", "embed.text"): 3400,
-        ("exact", "image.generate"): 60,
-        ("exact", "text.generate"): 40,
-        ("exact", "embed.text"): 1000,
-    },
-    {"image.generate": 120, "text.generate": 120, "embed.text": 500},
-    {"image.generate": 30_000, "text.generate": 400, "embed.text": 30_000},
+    {cell: EXACT.get(cell, 4800) for cell in CELLS},
+    {cell: EXACT.get(cell, 4800 if cell[1] == "embed.text" else 600) for cell in CELLS},
+    dict.fromkeys(KINDS, 4800),
+    dict.fromkeys(KINDS, 3740),
+    dict.fromkeys(KINDS, 30_000),
 )
 QUICK = Effort(
-    {(lane, kind): 30 if kind == "embed.text" else 4 for lane in LANES for kind in KINDS},
-    {"image.generate": 3, "text.generate": 3, "embed.text": 20},
+    dict.fromkeys(CELLS, 4),
+    dict.fromkeys(CELLS, 2),
+    dict.fromkeys(KINDS, 4),
+    dict.fromkeys(KINDS, 2),
     {"image.generate": 2000, "text.generate": 30, "embed.text": 2000},
+    chunk=5,
 )
-
-
-def scaled(effort: Effort, scale: float) -> Effort:
-    """The same with another number of runs; collisions cost little and stay."""
-    return Effort(
-        {cell: max(2, round(runs * scale)) for cell, runs in effort.cheats.items()},
-        {kind: max(2, round(runs * scale)) for kind, runs in effort.held_out.items()},
-        effort.collisions,
-    )
-
-
-Cells = dict[tuple[Lane, Kind], dict[str, list[Judged]]]
 
 
 def say(line: str) -> None:
@@ -86,144 +84,177 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def colluders(percent: int) -> int:
-    """How many of the pool lie."""
-    return POOL * percent // 100
+def wanted(effort: Effort, cell: Cell) -> dict[str, int]:
+    """Runs by row of this cell."""
+    at, named = (cell.lane, cell.kind), certified(cell)
+    cheats = [cheat for cheat in ALL if concerns(cheat, cell.kind)]
+    rows = {cheat: (effort.named if cheat in named else effort.others)[at] for cheat in cheats}
+    return {HONEST: effort.exact[cell.kind], **rows} if cell.lane == "exact" else rows
 
 
-Ladder = Sequence[tuple[Kind, Judged]]
+def certified(cell: Cell) -> frozenset[str]:
+    """The cheats that the shipped record names and certifies."""
+    record = record_of(cell.kind, cell.lane)
+    return frozenset(each.name for each in record.cheats if each.separates and record.certified)
 
 
-def pooled(cells: Cells) -> dict[tuple[Lane, str], Ladder]:
-    """All runs of a lane and kind, and of a lane, without the cheat that hides in it."""
-    groups: dict[tuple[Lane, str], list[tuple[Kind, Judged]]] = {}
-    for (lane, kind), by_cheat in cells.items():
-        for cheat, judged in by_cheat.items():
-            if lane == "tolerant" and cheat in HIDES:
-                continue
-            for group in (kind, "all"):
-                groups.setdefault((lane, group), []).extend((kind, each) for each in judged)
-    return dict(groups)
+def held_out(effort: Effort, kind: Kind) -> dict[str, int]:
+    """Honest runs by backend that the thresholds did not see."""
+    others = LANE_VARIANTS["tolerant"][1:][: effort.held_out[kind]]
+    return dict.fromkeys(others, -(-effort.held_out[kind] // len(others)))
 
 
-def row(lane: str, kind: str, cheat: str, judged: Ladder) -> str:
-    """One row of the page, and its figures on stdout."""
-    texts = []
-    for share in SHARES:
-        three = sum(jury_verdict(i, each, colluders(share), "accept") == "reject" for i, (_, each) in enumerate(judged))
-        ladder = sum(
-            escalated_verdict(i, each, colluders(share), "accept", of) == "reject"
-            for i, (of, each) in enumerate(judged)
-        )
-        for policy, count in (("three", three), ("escalate", ladder)):
-            low = clopper_pearson(count, len(judged)).low
-            show(f"verify.detection.{lane}.{kind}.{cheat}.f{share}.{policy}", 100 * low, "% at least", better="higher",
+def measure(store: Path, effort: Effort, minutes: float) -> None:
+    """Everything that is missing, the cheapest first, until the time is up."""
+    until_s = time.monotonic() + 60 * minutes
+    for kind in reversed(KINDS):
+        for worker, runs in held_out(effort, kind).items():
+            cell = Cell(kind, "tolerant", worker)
+            gather(store, cell, {HONEST: runs}, say, size=effort.chunk or runs, until_s=until_s)
+        for lane in LANES:
+            cell = Cell(kind, lane)
+            gather(store, cell, wanted(effort, cell), say, size=effort.chunk, until_s=until_s)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cheat before a fingerprint and before juries: runs caught, and of the jury's verdicts which are right."""
+
+    kind: Kind
+    lane: Lane
+    cheat: str
+    judged: Sequence[Judged]
+    certified: bool
+
+    @property
+    def caught(self) -> int:
+        """Runs that the juror rejected."""
+        return sum(each.verdicts[0] == "reject" for each in self.judged)
+
+    def at_least(self, colluders: int) -> float:
+        """The rigorous lower bound of detection under the escalation policy."""
+        return detection_at_least(self.caught, len(self.judged), self.kind, colluders)
+
+    def line(self) -> str:
+        """Its row of the page, and its figures on stdout."""
+        texts = [f"{len(self.judged):,}", f"{self.caught:,}", f"{100 * self.at_least(0):.3f}"]
+        for share in (0, *SHARES):
+            figure = f"verify.detection.{self.lane}.{self.kind}.{self.cheat}.f{share}"
+            show(figure, 100 * self.at_least(share), "% at least", better="higher",
                  peer="published, no collusion", peer_value=99.89, source="published")  # fmt: skip
-            if share or policy == "three":
-                texts.append(f"{count} (≥ {100 * low:.2f})")
-    return f"| {lane} | {kind} | {cheat} | {len(judged)} | {' | '.join(texts)} |"
+        for share in SHARES:
+            texts += [f"{detected(self.judged, share, self.kind):,}", f"{100 * self.at_least(share):.3f}"]
+        texts += [f"{detected(self.judged, share):,}" for share in SHARES]
+        return f"| {f'**{self.cheat}**' if self.certified else self.cheat} | {' | '.join(texts)} |"
 
 
-def detection_tables(cells: Cells) -> list[str]:
-    """By lane and kind with everything pooled, then cheat by cheat."""
-    head = [
-        "| lane | kind | cheat | runs | no colluders | 10 %, three | 10 %, escalate | 20 %, three | 20 %, escalate |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    merged = [row(lane, kind, "all pooled", judged) for (lane, kind), judged in pooled(cells).items()]
-    single = [
-        row(lane, kind, cheat, [(kind, each) for each in by_cheat[cheat]])
-        for (lane, kind), by_cheat in cells.items()
-        for cheat in ALL
-        if cheat in by_cheat
-    ]
-    return ["### All cheats of a lane", "", *head, *merged, "", "### Cheat by cheat", "", *head, *single, ""]
+HEAD = [
+    "| cheat | runs | caught | ≥ % | 10 % lie: ladder | ≥ % | 20 % lie: ladder | ≥ % | 10 %: three | 20 %: three |",
+    "|---|---|---|---|---|---|---|---|---|---|",
+]
 
 
-def refusal_table(effort: Effort) -> list[str]:
-    """Honest work of backends that the thresholds never saw."""
+def detection_tables(store: Path, effort: Effort) -> list[str]:
+    """One table per kind and lane; and how many of the certified cells reach the goal."""
+    lines, rows = [], []
+    for lane in LANES:
+        for kind in KINDS:
+            cell = Cell(kind, lane)
+            named = certified(cell)
+            judged = {cheat: load(store, cell, cheat, runs) for cheat, runs in wanted(effort, cell).items()}
+            found = [Row(kind, lane, c, runs, c in named) for c, runs in judged.items() if runs and c != HONEST]
+            if found:
+                lines += [f"### {kind}, {lane}", "", *HEAD, *(row.line() for row in found), ""]
+            rows += [row for row in found if row.lane == "tolerant" and row.certified]
+    return [*summary(rows), *lines, *agreement_table(store, effort)]
+
+
+def summary(rows: Sequence[Row]) -> list[str]:
+    """Certified cells of the tolerant lane against the goal."""
+    lines = []
+    for share in (0, *SHARES):
+        reached = sum(row.at_least(share) > GOAL for row in rows)
+        missed = [f"{row.kind} {row.cheat}" for row in rows if row.at_least(share) <= GOAL]
+        lines.append(
+            f"- {share} % colluding: {reached} of {len(rows)} certified tolerant cells are above {100 * GOAL:.2f} %"
+            + (f"; not {', '.join(missed)}." if missed else ".")
+        )
+    most = runs_needed(GOAL / ladder_right("embed.text", SHARES[-1]))
+    needed = f"{runs_needed(GOAL):,} runs without a miss, {most:,} at 20 %"
+    return [f"A cell can reach the goal only from {needed}.", "", *lines, ""]
+
+
+def agreement_table(store: Path, effort: Effort) -> list[str]:
+    """Exact lane: honest jurors on other numerics have the worker's bytes, so nothing else passes."""
     lines = [
-        "### Honest work on a held-out backend",
+        "### The exact lane as a whole",
         "",
-        "| kind | backends | refused | at most |",
-        "|---|---|---|---|",
+        "| kind | honest runs | juror had other bytes | at most % | every cheat ≥ % | 10 % lie ≥ % | 20 % lie ≥ % |",
+        "|---|---|---|---|---|---|---|",
     ]
+    for kind in KINDS:
+        found = load(store, Cell(kind, "exact"), HONEST, effort.exact[kind])
+        wrong = sum(each.verdicts[0] != "accept" for each in found)
+        if not found:
+            continue
+        high = clopper_pearson(wrong, len(found)).high
+        bounds = [f"{100 * detection_at_least(len(found) - wrong, len(found), kind, s):.3f}" for s in (0, *SHARES)]
+        show(f"verify.exact_disagreement.{kind}", 100 * high, "% at most", better="lower")
+        lines.append(f"| {kind} | {len(found):,} | {wrong} | {100 * high:.3f} | {' | '.join(bounds)} |")
+    return [*lines, ""]
+
+
+def refusal_table(store: Path, effort: Effort) -> list[str]:
+    """Honest work of backends that the thresholds never saw."""
+    lines = ["### Honest work on a held-out backend", "", "| kind | backends | runs | refused | at most % |",
+             "|---|---|---|---|---|"]  # fmt: skip
     every: list[tuple[int, int]] = []
-    for kind, runs in effort.held_out.items():
-        counts = refusals_held_out(kind, runs, say=lambda line: say(f"held out: {line}"))
-        every += counts.values()
-        lines.append(_refusals(kind, list(counts.values())))
+    for kind in KINDS:
+        counts = [refused_held_out(store, kind, worker, runs) for worker, runs in held_out(effort, kind).items()]
+        every += counts
+        lines.append(_refusals(kind, counts))
     return [*lines, _refusals("all", every), ""]
 
 
 def _refusals(kind: str, counts: Sequence[tuple[int, int]]) -> str:
     wrong, total = sum(bad for bad, _ in counts), sum(runs for _, runs in counts)
-    high = clopper_pearson(wrong, total).high
+    high = clopper_pearson(wrong, total).high if total else 1.0
     show(f"verify.false_refusal.{kind}", 100 * high, "% at most", better="lower",
          peer="a 1 % quantile without margin", peer_value=18.8, source="published")  # fmt: skip
-    return f"| {kind} | {len(counts)} | {wrong} of {total} | {100 * high:.3f} % |"
+    return f"| {kind} | {sum(runs > 0 for _, runs in counts)} | {total:,} | {wrong} | {100 * high:.3f} |"
 
 
 def collision_table(effort: Effort) -> list[str]:
     """Answers to one job put forward for another; each job is used once, so that the pairs are independent."""
-    lines = ["### Two different jobs taken for one", "", "| kind | collisions | at most |", "|---|---|---|"]
+    lines = [
+        "### Two different jobs taken for one",
+        "",
+        "| kind | pairs | collisions | at most % |",
+        "|---|---|---|---|",
+    ]
     for kind, jobs in effort.collisions.items():
         say(f"collisions: {kind}")
         taken, pairs = collisions(kind, jobs)
         high = clopper_pearson(taken, pairs).high
         show(f"verify.collision.tolerant.{kind}", 100 * high, "% at most", better="lower",
              peer="published", peer_value=0.0267, source="published")  # fmt: skip
-        lines.append(f"| {kind} | {taken} of {pairs} | {100 * high:.4f} % |")
-    return [*lines, ""]
-
-
-def jury_table(cells: Cells) -> list[str]:
-    """What bad jurors do to juries of three."""
-    honest = [Judged(("accept",) * JURY)] * 3000
-    caught = [each for each in cells["tolerant", "embed.text"]["int8-weights"] if set(each.verdicts) == {"reject"}]
-    lines = [
-        f"### Bad jurors, {POOL} peers, juries of {JURY}",
-        "",
-        "| jurors who | hurt | 10 % of the pool | 20 % | expected at 20 % |",
-        "|---|---|---|---|---|",
-    ]
-    cases = (
-        ("always accept, or take pay without looking", "cheat accepted", caught, "accept", "accept"),
-        ("always reject", "honest work refused", honest, "reject", "reject"),
-        ("lack the model, and vote instead of passing", "honest work refused", honest, "reject", "reject"),
-        ("seal a vote and never open it", "nothing certified", honest, "abstain", None),
-    )
-    for who, harm, judged, lie, bad in cases:
-        texts = []
-        for share in SHARES[1:]:
-            hits = sum(jury_verdict(run, each, colluders(share), lie) == bad for run, each in enumerate(judged))
-            low, high = clopper_pearson(hits, len(judged))
-            texts.append(f"{100 * hits / len(judged):.2f} % ({100 * low:.2f} to {100 * high:.2f})")
-        lines.append(f"| {who} | {harm} | {' | '.join(texts)} | {100 * majority(JURY, 0.2):.1f} % |")
+        lines.append(f"| {kind} | {pairs:,} | {taken} | {100 * high:.4f} |")
     return [*lines, ""]
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a few runs of everything, under a minute")
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the full number of runs")
+    parser.add_argument("--quick", action="store_true", help="a few runs of everything, in a store of their own")
+    parser.add_argument("--store", type=Path, default=STORE, help=f"where runs are kept; default {STORE}")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop running after this; 0: tables only")
     parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/reference/detection.md")
     options = parser.parse_args()
-    effort = QUICK if options.quick else scaled(FULL, options.scale)
-    cells: Cells = {}
-    for (lane, kind), runs in effort.cheats.items():
-        cells[lane, kind] = judge_all_cheats(
-            kind, lane, runs, say=lambda line, at=f"{lane} {kind}": say(f"{at}: {line}")
-        )
-    tables = [
-        f"A cell can show more than {100 * GOAL:.2f} % only from {runs_needed(GOAL):,} runs on without a miss.",
-        "",
-        *detection_tables(cells),
-        *jury_table(cells),
-        *refusal_table(effort),
-        *collision_table(effort),
-    ]
+    with tempfile.TemporaryDirectory() as folder:
+        store, effort = (Path(folder), QUICK) if options.quick else (options.store, FULL)
+        measure(store, effort, options.minutes)
+        tables = [*detection_tables(store, effort), *refusal_table(store, effort), *collision_table(effort),
+                  *protocol_tables(quick=options.quick)]  # fmt: skip
     if options.write_docs:
         head, rest = PAGE.read_text().split(BEGIN)
         PAGE.write_text(head + BEGIN + "\n" + "\n".join(tables) + END + rest.split(END)[1])

@@ -52,10 +52,11 @@ def study_consensus(
     out: Annotated[Path, typer.Option(help="Folder of the data set; a run that was stopped goes on there.")],
     images: Annotated[int, typer.Option(help="Images of the reference backend.")] = 100_000,
     texts: Annotated[int, typer.Option(help="Texts of the reference backend.")] = 20_000,
-    image_probes: Annotated[int, typer.Option(help="Images per other backend and per cheat.")] = 2_000,
-    text_probes: Annotated[int, typer.Option(help="Texts per other backend and per cheat.")] = 1_000,
-    steps: Annotated[int, typer.Option(help="Diffusion steps.")] = 30,
-    tokens: Annotated[int, typer.Option(help="Most tokens per text.")] = 48,
+    image_probes: Annotated[int, typer.Option(help="Images per other backend and per cheat.")] = 500,
+    text_probes: Annotated[int, typer.Option(help="Texts per other backend and per cheat.")] = 500,
+    steps: Annotated[int, typer.Option(help="Diffusion steps of the honest images.")] = 8,
+    probe_steps: Annotated[int, typer.Option(help="Diffusion steps of the images that cheats are tried on.")] = 30,
+    tokens: Annotated[int, typer.Option(help="Most tokens per text.")] = 32,
     comparisons: Annotated[int, typer.Option(help="Pairs of different jobs to compare.")] = 1_000_000_000,
     fingerprint_runs: Annotated[int, typer.Option(help="Runs per cheat for the fingerprint plots; 0: none.")] = 40,
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw; needs the extra `study`.")] = True,
@@ -64,7 +65,7 @@ def study_consensus(
     from node.study.dataset import Settings
     from node.study.run import Extent, run
 
-    settings = Settings(images, texts, min(image_probes, images), min(text_probes, texts), steps, tokens)
+    settings = Settings(images, texts, min(image_probes, images), min(text_probes, texts), steps, probe_steps, tokens)
     extent = Extent(comparisons, fingerprint_runs, plots)
     with said():
         typer.echo(run(out, settings, extent, lambda line: typer.echo(line, err=True)))

@@ -1,46 +1,42 @@
-"""How well the shipped thresholds detect: cheating runs of the real models, judged, and put before drawn juries.
+"""How well the shipped thresholds detect: what jurors find in a run, and what juries make of it under collusion.
 
-Used by `benchmarks/verify_detection.py` and by the study. A run counts once, however many jurors judge it; juries are
-drawn as in a real round (`verify.jury`), and colluding jurors always say what helps the cheat.
+`node.detection_runs` makes the runs. A run counts once. What juries do is known exactly: honest jurors who look at the
+same answer find the same, colluders say what helps the cheat, and a draw without replacement from a pool of which
+exactly some collude is hypergeometric. So a row has two figures: juries drawn as in a real round (`verify.jury`) for
+every run, counted; and the lower bound of the fingerprint's detection times the exact probability that the ladder ends
+with the honest jurors' verdict.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 
-from node.calibrating import (
-    LANE_VARIANTS,
-    Answer,
-    Say,
-    all_of,
-    judge_cheats,
-    run_cheats,
-    spawn,
-)
-from node.calibration_inputs import applies, job_specs
+from node.calibrating import Answer
+from node.detection_inputs import jobs, model_of
 from verify.calibrated import calibration_for
 from verify.calibration import Calibration
 from verify.faults import Refused
 from verify.fingerprints.registry import FINGERPRINTS
 from verify.jury import draw_order, pool_of
-from verify.ladder import LEVELS, LEVELS_WITHOUT_DISPUTE, Level
+from verify.ladder import LEVELS_STRICT, LEVELS_STRICT_WITHOUT_DISPUTE, Level
+from verify.odds import Finite, ladder_odds
+from verify.statistics import capture, clopper_pearson
 from verify.verdict import judge, refused
 from wire.errors import Malformed
 from wire.hashing import digest
 from wire.job import Expected, JobSpec, Kind, Lane, VerdictWord
 from wire.peer import PeerId
-from workloads.catalog import built_in
-from workloads.cheats import ALL
 from workloads.executor import NUMERICS
 
 POOL = 100
 JURY = 3
-JURORS: dict[Lane, tuple[str, ...]] = {"tolerant": ("default", "ort-noopt", "numpy"), "exact": ("default",)}
-"""Backends of the honest jurors; in the exact lane all have equal bytes, so one stands for all."""
-FRESH_FROM = 100
-"""Jobs before this index were used to calibrate."""
+JURORS: dict[Lane, tuple[str, ...]] = {
+    "tolerant": ("default", "ort-basic", "ort-noopt", "ort-single", "numpy-haswell", "numpy-nehalem"),
+    "exact": ("ort-f64", "numpy-shifted", "numpy-haswell", "numpy-nehalem"),
+}
+"""Backends of the honest jurors."""
 
 
 @dataclass(frozen=True)
@@ -56,74 +52,30 @@ def record_of(kind: Kind, lane: Lane) -> Calibration:
     return calibration_for(kind, model_of(kind), lane, NUMERICS[lane])
 
 
-def model_of(kind: Kind) -> str:
-    """The CID of the embedded model of this kind."""
-    (cid,) = [info.cid for info in built_in().capabilities().models if info.kind == kind]
-    return cid
-
-
 def fresh_jobs(kind: Kind, lane: Lane, count: int) -> list[JobSpec]:
     """Jobs that no shipped record was made from."""
-    return job_specs(kind, lane, model_of(kind), NUMERICS[lane], FRESH_FROM + count)[FRESH_FROM:]
+    return jobs(kind, lane, range(count))
 
 
 def finding(
     answer: Answer, expected: Expected | None, thresholds: Mapping[str, float]
 ) -> tuple[VerdictWord, Mapping[str, float]]:
     """What a juror says who computed `expected` (None: its executor calls the claim impossible)."""
-    fingerprint = FINGERPRINTS[answer.spec.kind, answer.spec.lane]
-    try:
-        fingerprint.admit(answer.spec.input(), answer.output, answer.trace)
-    except Refused as exc:
-        return refused(exc).verdict, {}
+    if (no := refusal(answer)) is not None:
+        return no, {}
     if expected is None:
         return refused(Malformed("impossible")).verdict, {}
-    found = judge(fingerprint, thresholds, answer.output, answer.trace, expected)
+    found = judge(FINGERPRINTS[answer.spec.kind, answer.spec.lane], thresholds, answer.output, answer.trace, expected)
     return found.verdict, found.distances
 
 
-def judge_all_cheats(
-    kind: Kind, lane: Lane, runs: int, *, say: Say, cheats: Sequence[str] = tuple(ALL)
-) -> dict[str, list[Judged]]:
-    """Run every cheat that applies on up to `runs` fresh jobs each, and have honest jurors judge each run.
-
-    Raises:
-        LocalError: no certified record, or a child failed.
-    """
-    jobs = fresh_jobs(kind, lane, runs * 4)
-    chosen = {cheat: [spec for spec in jobs if applies(cheat, spec)][:runs] for cheat in cheats}
-    chosen = {cheat: fitting for cheat, fitting in chosen.items() if fitting}
-    needed = {spec.id: spec for fitting in chosen.values() for spec in fitting}
-    (honest,) = all_of([partial(spawn, LANE_VARIANTS[lane][0], runs=list(needed.values()))], say, "honest runs")
-    cheating = run_cheats(lane, chosen, honest.answers, say)
-    judged = judge_cheats(lane, cheating, honest.answers, JURORS[lane], say)
-    thresholds = record_of(kind, lane).thresholds
-    found: dict[str, list[Judged]] = {}
-    for cheat, answers in cheating.items():
-        columns = [by_juror[cheat] for by_juror in judged.values()]
-        rows = [[finding(a, own, thresholds) for own in each] for a, *each in zip(answers, *columns, strict=True)]
-        found[cheat] = [Judged(tuple(v for v, _ in row), tuple(d for _, d in row)) for row in rows]
-    return {cheat: rows for cheat, rows in found.items() if rows}
-
-
-def refusals_held_out(kind: Kind, runs: int, *, say: Say) -> dict[str, tuple[int, int]]:
-    """Honest tolerant work of each backend, refused by thresholds that never saw it: (refused, runs) by backend.
-
-    Every backend has jobs of its own, judged by the first variant with the thresholds that the other pairs give.
-    """
-    record = record_of(kind, "tolerant")
-    first, *others = LANE_VARIANTS["tolerant"]
-    jobs = fresh_jobs(kind, "tolerant", runs * len(others))
-    parts = {name: jobs[i * runs : (i + 1) * runs] for i, name in enumerate(others)}
-    done = all_of([partial(spawn, name, runs=part) for name, part in parts.items()], say, "held-out backends run")
-    checks = all_of([partial(spawn, first, rechecks=each.answers) for each in done], say, "and judged")
-    counts: dict[str, tuple[int, int]] = {}
-    for name, each, check in zip(others, done, checks, strict=True):
-        thresholds = thresholds_without(record, name)
-        pairs = zip(each.answers, check.rechecked, strict=True)
-        verdicts = [finding(answer, own, thresholds)[0] for answer, own in pairs]
-        counts[name] = (sum(verdict != "accept" for verdict in verdicts), len(verdicts))
-    return counts
+def refusal(answer: Answer) -> VerdictWord | None:
+    """What a juror says before it computes anything, if the claim is not even of the right form."""
+    try:
+        FINGERPRINTS[answer.spec.kind, answer.spec.lane].admit(answer.spec.input(), answer.output, answer.trace)
+    except Refused as exc:
+        return refused(exc).verdict
+    return None
 
 
 def thresholds_without(record: Calibration, backend: str) -> dict[str, float]:
@@ -135,7 +87,27 @@ def thresholds_without(record: Calibration, backend: str) -> dict[str, float]:
 
 def levels_of(kind: Kind) -> tuple[Level, ...]:
     """The ladder of escalation for this kind: embeddings have no steps that could be disputed."""
-    return LEVELS_WITHOUT_DISPUTE if kind == "embed.text" else LEVELS
+    return LEVELS_STRICT_WITHOUT_DISPUTE if kind == "embed.text" else LEVELS_STRICT
+
+
+def ladder_right(kind: Kind, colluders: int) -> float:
+    """The exact probability that the ladder ends with the verdict that all honest jurors find.
+
+    A matter that no level decides is disputed, and the dispute ends right: an honest juror sat, or the level would have
+    decided. Embeddings cannot be disputed; undecided, they stay unaudited, which is not right.
+    """
+    odds = ladder_odds(levels_of(kind), 0.0, 0.0, Finite(POOL, colluders))
+    return odds.right if levels_of(kind) is LEVELS_STRICT_WITHOUT_DISPUTE else 1.0 - odds.wrong
+
+
+def three_right(colluders: int) -> float:
+    """The same of a majority of three."""
+    return 1.0 - capture(POOL, colluders, JURY)
+
+
+def detection_at_least(caught: int, runs: int, kind: Kind, colluders: int) -> float:
+    """The lower 95 % bound of the fingerprint's detection, times what the ladder makes of it."""
+    return clopper_pearson(caught, runs).low * ladder_right(kind, colluders)
 
 
 @cache
@@ -172,16 +144,18 @@ def jury_verdict(run: int, judged: Judged, colluders: int, lie: VerdictWord) -> 
 def escalated_verdict(run: int, judged: Judged, colluders: int, lie: VerdictWord, kind: Kind) -> VerdictWord | None:
     """The verdict of the ladder of juries, each of peers that have not sat; then of a dispute over single steps.
 
-    A dispute ends for the truth: it convicts if an honest juror found the cheat, and acquits otherwise.
+    A dispute needs somebody who rejected. It ends for the truth: it convicts if an honest juror found the cheat, and
+    acquits otherwise. None: unaudited.
     """
-    seated = 0
+    seated, rejected = 0, False
     for level in levels_of(kind):
         votes = votes_of(run, judged, colluders, lie, range(seated, seated + level.size))
         verdict = agreed(votes, level.needed)
         if verdict is not None:
             return verdict
         seated += level.size
-    if levels_of(kind) is LEVELS_WITHOUT_DISPUTE:
+        rejected = rejected or "reject" in votes
+    if levels_of(kind) is LEVELS_STRICT_WITHOUT_DISPUTE or not rejected:
         return None
     seats = [seat for seat in range(seated) if draw(run)[seat] >= colluders]
     found = any(judged.verdicts[seat % len(judged.verdicts)] == "reject" for seat in seats)

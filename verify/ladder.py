@@ -50,6 +50,9 @@ LEVELS_STRICT = (Level(5, 5), Level(7, 6), Level(21, 14))
 LEVELS_WITHOUT_DISPUTE = (Level(3, 3), Level(7, 6), Level(21, 11))
 """Where none can follow, as with embeddings: the last jury decides by majority."""
 
+LEVELS_STRICT_WITHOUT_DISPUTE = (Level(5, 5), Level(7, 6), Level(21, 11))
+"""Both."""
+
 
 def level_secret(seed: bytes, level: int) -> bytes:
     """The beacon secret of a level, from the requester's 32 secret bytes; one says nothing about another."""

@@ -100,6 +100,20 @@ def _colluders(size: int, f: float, pool: Finite | None, seated: int, sat: int) 
     return [(c, hypergeometric(size, left, marked, c)) for c in range(size + 1)]
 
 
+def undecided_if_withheld(levels: Sequence[Level], pool: Finite) -> float:
+    """The probability that no level decides if colluders seal votes and never open them, and all others agree."""
+    here = {0: 1.0}
+    seated = 0
+    for level in levels:
+        above: dict[int, float] = {}
+        for sat, chance in here.items():
+            for c, share in _colluders(level.size, 0.0, pool, seated, sat):
+                if level.size - c < level.needed:
+                    above[sat + c] = above.get(sat + c, 0.0) + chance * share
+        here, seated = above, seated + level.size
+    return math.fsum(here.values())
+
+
 def best_of(draws: float, share: float) -> float:
     """The probability that at least one of `draws` independent draws is one that has probability `share`."""
     return float(1.0 - (1.0 - share) ** draws)

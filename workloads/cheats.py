@@ -18,7 +18,7 @@ from wire.codec import Wire
 from wire.errors import LocalError
 from wire.job import EmbedInput, Expected, ImageInput, JobSpec, Output, TextInput, Trace
 from wire.tensor import from_numpy
-from workloads import forgeries, inputs, noise
+from workloads import forgeries, inputs, noise, older
 from workloads.executor import CancelCheck, Capabilities, Emit, Health, Progress, never
 from workloads.image import answer
 from workloads.local import LocalExecutor, Tensors
@@ -42,6 +42,7 @@ FURTHER = {
     "interpolated-trajectory": "images: four steps, and a straight line from the noise to the picture",
     "swapped-noise": "images: noise of another seed, with the right noise put in front of the trajectory",
     "int4-weights": "all kinds: weights quantised to four bits per row",
+    "older-checkpoint": "all kinds: the weights of an older checkpoint (texts: a neighbouring one)",
     "other-model": "all kinds: the same network with its weights shuffled",
     "other-input": "all kinds: another class, prompt or text",
     "one-byte": "texts: one byte of the prompt, or of the first text, is another",
@@ -66,8 +67,9 @@ FURTHER = {
 
 ALL = {**CHEATS, **FURTHER}
 
-ALTERED = {"int8-weights": 127, "int4-weights": 7, "cheap-then-prefill": 127}
-"""Largest whole number of a quantised weight."""
+Alter = Callable[[Tensors], Tensors]
+Build = Callable[[Alter | None], LocalExecutor]
+"""Makes the executor that computes with altered weights, or with the published ones."""
 
 
 class CheatingExecutor:
@@ -77,22 +79,21 @@ class CheatingExecutor:
         variant: how to compute.
         cheat: a key of `ALL`.
         threads: within an operator.
+        build: makes the executors; whoever tries many cheats shares them.
 
     Raises:
         LocalError: unknown cheat; names those that are known.
     """
 
-    def __init__(self, variant: Variant, cheat: str, *, threads: int = 1) -> None:
+    def __init__(self, variant: Variant, cheat: str, *, threads: int = 1, build: Build | None = None) -> None:
         if cheat not in ALL:
             raise LocalError(f"unknown cheat {cheat!r}; known: {', '.join(ALL)}")
-        alter = {"bf16-weights": truncate, "other-model": shuffle}.get(cheat)
-        if cheat in ALTERED:
-            alter = partial(quantise, largest=ALTERED[cheat])
+        build = build or (lambda alter: LocalExecutor(variant, threads=threads, alter=alter))
         self._cheat = cheat
         self._before: dict[str, tuple[Output, Trace]] = {}
-        self._honest = LocalExecutor(variant, threads=threads)
-        self._worker = LocalExecutor(variant, threads=threads, alter=alter)
-        self._cheap = LocalExecutor(variant, threads=threads, alter=truncate)
+        self._honest = build(None)
+        self._worker = build(ALTERED[cheat]) if cheat in ALTERED else self._honest
+        self._cheap = build(truncate) if cheat == "cheap-sketch" else self._honest
 
     def capabilities(self) -> Capabilities:
         """See `Executor`."""
@@ -268,6 +269,17 @@ def truncate(tensors: Tensors) -> Tensors:
         return bits.view(np.float32)
 
     return {name: one(value) for name, value in tensors.items()}
+
+
+ALTERED: dict[str, Alter] = {
+    "int8-weights": quantise,
+    "int4-weights": partial(quantise, largest=7),
+    "bf16-weights": truncate,
+    "older-checkpoint": older.rewound,
+    "other-model": shuffle,
+    "cheap-then-prefill": quantise,
+}
+"""What these cheats do to the weights."""
 
 
 def _replace(spec: JobSpec, **changes: object) -> JobSpec:

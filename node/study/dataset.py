@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,15 +33,17 @@ class Settings:
 
     Attributes:
         images, texts: honest rows of the reference backend. probes_images, probes_texts: rows of every other honest
-            backend and of every cheat. steps: of diffusion. tokens: most per text. chunk: rows per file.
+            backend and of every cheat. steps: of diffusion, of the honest images. probe_steps: of the images that
+            cheats are compared with, and of theirs. tokens: most per text. chunk: rows per file.
     """
 
     images: int = 100_000
     texts: int = 20_000
-    probes_images: int = 2_000
-    probes_texts: int = 1_000
-    steps: int = 30
-    tokens: int = 48
+    probes_images: int = 500
+    probes_texts: int = 500
+    steps: int = 8
+    probe_steps: int = 30
+    tokens: int = 32
     chunk: int = 500
 
     def check(self) -> None:
@@ -51,34 +53,47 @@ class Settings:
                 raise LocalError(f"{name} {value}: 20 to {most} are allowed")
         if not (1 <= self.probes_images <= self.images and 1 <= self.probes_texts <= self.texts):
             raise LocalError("probes: at least 1, and not more than the honest rows")
-        if not (2 <= self.steps <= 100 and 1 <= self.tokens <= 256 and 1 <= self.chunk <= 100_000):
+        if not (
+            2 <= self.steps <= 100
+            and 2 <= self.probe_steps <= 100
+            and 1 <= self.tokens <= 256
+            and 1 <= self.chunk <= 100_000
+        ):
             raise LocalError("steps are 2..100, tokens 1..256, rows per chunk 1..100000")
 
 
 @dataclass(frozen=True)
 class Part:
-    """All rows of one way of working: `name` for people, `folder` on disk."""
+    """All rows of one way of working: `name` for people, `folder` on disk; `steps` of images."""
 
     name: str
     folder: str
     rows: int
     way: Way
     text: bool
+    steps: int
+
+
+REFERENCE = "images/reference"
+"""Honest images with as many steps as the cheats'."""
 
 
 def parts(settings: Settings) -> list[Part]:
-    """What is generated, in order."""
-    named: list[Part] = []
-    for text, rows, probes, ways in (
-        (False, settings.images, settings.probes_images, {**HONEST, **IMAGE_CHEATS}),
-        (True, settings.texts, settings.probes_texts, {**HONEST, **TEXT_CHEATS}),
-    ):
-        kind = "texts" if text else "images"
-        named.append(Part("honest", f"{kind}/honest", rows, Way(), text))
-        for name, way in ways.items():
-            folder = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
-            named.append(Part(name, f"{kind}/{folder}", probes, way, text))
-    return named
+    """What is generated, in order; the first of each kind is the honest bulk."""
+    few, many = settings.steps, settings.probe_steps
+    named = [
+        Part("honest", "images/honest", settings.images, Way(), False, few),
+        Part("reference", REFERENCE, settings.probes_images, Way(), False, many),
+    ]
+    named += _ways({**HONEST, **IMAGE_CHEATS}, settings.probes_images, text=False, steps=many)
+    named.append(Part("honest", "texts/honest", settings.texts, Way(), True, 0))
+    return named + _ways({**HONEST, **TEXT_CHEATS}, settings.probes_texts, text=True, steps=0)
+
+
+def _ways(ways: Mapping[str, Way], rows: int, *, text: bool, steps: int) -> list[Part]:
+    kind = "texts" if text else "images"
+    folders = {name: "".join(letter if letter.isalnum() else "-" for letter in name.lower()) for name in ways}
+    return [Part(name, f"{kind}/{folders[name]}", rows, way, text, steps) for name, way in ways.items()]
 
 
 def prepare(out: Path, settings: Settings) -> None:
@@ -113,7 +128,7 @@ def _chunk(part: Part, indices: range, settings: Settings) -> dict[str, NDArray[
     if part.text:
         tokens = batches.texts(indices, settings.tokens, part.way)
         return {"tokens": tokens, "simhash64": text_codes(tokens)}
-    pixels = batches.images(indices, settings.steps, part.way)
+    pixels = batches.images(indices, part.steps, part.way)
     return {"pixels": pixels, "phash64": np.concatenate([phash(picture) for picture in pixels])}
 
 

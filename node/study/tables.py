@@ -75,9 +75,11 @@ def measure(out: Path, settings: Settings, text: bool, comparisons: int) -> Side
         comparisons: stop at the smallest number of honest rows that gives as many pairs; all rows if they give fewer.
     """
     code, raw = ARRAYS[text]
-    reference, *others = [part for part in parts(settings) if part.text == text]
-    codes, values = _codes(out, reference, code), load(out, reference, raw)
-    rows = [_row(out, part, code, raw, codes, values) for part in others]
+    bulk, *others = [part for part in parts(settings) if part.text == text]
+    codes = _codes(out, bulk, code)
+    reference = bulk if text else others.pop(0)
+    honest = _codes(out, reference, code), load(out, reference, raw)
+    rows = [_row(out, part, code, raw, *honest) for part in others]
     needed = min(len(codes), int(np.ceil((1 + np.sqrt(1 + 8.0 * comparisons)) / 2)))
     used = np.ascontiguousarray(codes[:needed])
     every = histogram_self(used)

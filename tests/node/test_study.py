@@ -24,7 +24,7 @@ from wire.job import ImageInput
 from workloads.executor import never
 from workloads.variants import make_executor
 
-SMALL = Settings(images=200, texts=50, probes_images=20, probes_texts=20, steps=4, tokens=10, chunk=60)
+SMALL = Settings(images=200, texts=50, probes_images=20, probes_texts=20, steps=4, probe_steps=6, tokens=10, chunk=60)
 EXTENT = Extent(comparisons=1_000_000_000, fingerprint_runs=0, plots=False)
 
 
@@ -38,7 +38,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_part_has_its_rows(out: Path) -> None:
     for part in parts(SMALL):
         assert len(load(out, part, "tokens" if part.text else "pixels")) == part.rows, part.folder
-    assert len(parts(SMALL)) == 2 + 2 * 2 + len(IMAGE_CHEATS) + len(TEXT_CHEATS)
+    assert len(parts(SMALL)) == 3 + 2 * 2 + len(IMAGE_CHEATS) + len(TEXT_CHEATS)
 
 
 def test_a_row_is_what_the_executor_gives_for_its_job(out: Path) -> None:
@@ -103,7 +103,9 @@ def test_a_damaged_chunk_is_named(out: Path, tmp_path: Path) -> None:
         load(tmp_path, part, "pixels")
 
 
-@pytest.mark.parametrize("change", [{"images": 3}, {"probes_texts": 0}, {"steps": 1}, {"texts": 10**9}])
+@pytest.mark.parametrize(
+    "change", [{"images": 3}, {"probes_texts": 0}, {"steps": 1}, {"probe_steps": 1}, {"texts": 10**9}]
+)
 def test_settings_out_of_range_are_refused(change: dict[str, int]) -> None:
     with pytest.raises(LocalError):
         dataclasses.replace(SMALL, **change).check()
@@ -143,10 +145,10 @@ def test_a_pool_of_liars_passes_every_cheat() -> None:
 
 
 def test_dissent_climbs_and_an_honest_juror_convicts_in_the_dispute() -> None:
-    """With a fifth lying a majority of three fails in about a tenth of draws; the ladder only where all three lie."""
+    """With a fifth lying a majority of three fails in about a tenth of draws; the ladder only where all five lie."""
     numbers = range(400)
     three = sum(jury_verdict(i, CAUGHT, 20, "accept") == "accept" for i in numbers)
     ladder = [i for i in numbers if escalated_verdict(i, CAUGHT, 20, "accept", "image.generate") == "accept"]
     assert 20 < three < 70
-    assert len(ladder) < 12
-    assert all(all(peer < 20 for peer in detection.draw(i)[:3]) for i in ladder)
+    assert len(ladder) < 5
+    assert all(all(peer < 20 for peer in detection.draw(i)[:5]) for i in ladder)

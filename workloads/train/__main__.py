@@ -1,4 +1,7 @@
-"""`python -m workloads.train text|image|embed [--steps N] [--export-only]`: retrain a model or rewrite its exports."""
+"""Retrain a model, or rewrite its exports, or only its older checkpoint.
+
+`python -m workloads.train text|image|embed [--steps N] [--export-only | --older-only]`.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,22 @@ def main() -> None:
     parser.add_argument("model", choices=["text", "image", "embed"])
     parser.add_argument("--steps", type=int, help="optimiser steps; fewer for a trial")
     parser.add_argument("--export-only", action="store_true", help="keep the weights; rewrite graph, card and manifest")
+    parser.add_argument(
+        "--older-only", action="store_true", help="train up to the older checkpoint and write only that"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     module = importlib.import_module(f"workloads.train.{options.model}")
     folder = publish.folder(options.model)
-    if not options.export_only:
+    if options.export_only:
+        return publish.publish(options.model)
+    trained = module.train(*([options.steps] if options.steps else []), older_only=options.older_only)
+    if not options.older_only:
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = module.train(*([options.steps] if options.steps else []))
-        (folder / "weights.safetensors").write_bytes(weights.dump(publish.layout(tensors)))
-    publish.publish(options.model)
+        (folder / "weights.safetensors").write_bytes(weights.dump(publish.layout(trained.final)))
+        publish.publish(options.model)
+    publish.write_older(options.model, trained)
+    return None
 
 
 if __name__ == "__main__":

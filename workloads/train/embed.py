@@ -12,15 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from workloads import ngrams, quality
 from workloads.catalog import Model
-from workloads.train import corpus
+from workloads.train import corpus, publish
 from workloads.train.nets import Embedder
 
 EPOCHS, BATCH, RATE, SEED, SCALE = 5, 256, 3e-3, 7, 16.0
+OLDER = 0.85
+"""Share of the steps after which the older checkpoint is taken."""
+
 PACKAGES = ("numpy", "scipy", "sklearn", "torch")
 CONFIG = {"buckets": 6144, "width": 64, "hidden": 256}
 
@@ -49,8 +51,8 @@ def recall(model: Embedder, pairs: list[tuple[str, str]]) -> float:
         return ((left @ right.T).argmax(1) == torch.arange(len(pairs))).float().mean().item()
 
 
-def train(epochs: int = EPOCHS) -> dict[str, NDArray[np.float32]]:
-    """Train and return the weights by name."""
+def train(epochs: int = EPOCHS, *, older_only: bool = False) -> publish.Trained:
+    """Train; the weights by name."""
     torch.manual_seed(SEED)
     pairs, held = corpus.pairs(PACKAGES)
     model = network()
@@ -59,10 +61,14 @@ def train(epochs: int = EPOCHS) -> dict[str, NDArray[np.float32]]:
     table = [p for name, p in model.named_parameters() if name.startswith("table")]
     rest = [p for name, p in model.named_parameters() if not name.startswith("table")]
     optimiser = torch.optim.Adam([{"params": table}, {"params": rest}], lr=RATE, betas=(0.9, 0.98))
-    started, step, steps = time.monotonic(), 0, epochs * (len(pairs) // BATCH)
+    started, step, steps, older = time.monotonic(), 0, epochs * (len(pairs) // BATCH), {}
     for epoch in range(epochs):
         order = torch.randperm(len(pairs)).tolist()
         for at in range(0, len(pairs) - BATCH + 1, BATCH):
+            if step == round(OLDER * steps):
+                older = publish.copied(model)
+                if older_only:
+                    return publish.Trained({}, older)
             batch = [pairs[i] for i in order[at : at + BATCH]]
             loss = contrast(model(features([a for a, _ in batch])), model(features([b for _, b in batch])))
             for group in optimiser.param_groups:
@@ -75,7 +81,7 @@ def train(epochs: int = EPOCHS) -> dict[str, NDArray[np.float32]]:
             step += 1
         at_1, seconds = recall(model, held[:400]), time.monotonic() - started
         print(f"embed epoch {epoch} loss {loss.item():.3f} recall@1 {at_1:.3f} {seconds:.0f} s", flush=True)
-    return {name: value.numpy() for name, value in model.state_dict().items()}
+    return publish.Trained(publish.copied(model), older)
 
 
 def scale_table(model: Embedder, texts: list[str]) -> None:

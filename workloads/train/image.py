@@ -16,9 +16,13 @@ from torch.nn import functional as F
 
 from workloads import diffusion, quality, weights
 from workloads.catalog import Model
+from workloads.train import publish
 from workloads.train.nets import UNet
 
 STEPS, BATCH, RATE, SEED = 3000, 64, 2e-3, 7
+OLDER = 0.85
+"""Share of the steps after which the older checkpoint is taken."""
+
 CONFIG = {
     "features": 42,
     "condition": 96,
@@ -56,16 +60,20 @@ def _average(mean: nn.Module, model: nn.Module, step: int) -> None:
             target.lerp_(source, 1 - keep)
 
 
-def train(steps: int = STEPS) -> dict[str, NDArray[np.float32]]:
-    """Train and return the averaged weights by name."""
+def train(steps: int = STEPS, *, older_only: bool = False) -> publish.Trained:
+    """Train; the averaged weights by name."""
     torch.manual_seed(SEED)
     images, labels, _, _ = digits()
     model = network()
     mean = copy.deepcopy(model)
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=1e-3)
     print("parameters", sum(p.numel() for p in model.parameters()), flush=True)
-    started, running = time.monotonic(), 0.0
+    started, running, older = time.monotonic(), 0.0, {}
     for step in range(steps):
+        if step == round(OLDER * steps):
+            older = publish.copied(mean)
+            if older_only:
+                return publish.Trained({}, older)
         pick = torch.randint(len(labels), (BATCH,))
         # One time per stratum of 0..1: less variance than independent draws.
         t = (torch.arange(BATCH) + torch.rand(BATCH)) / BATCH
@@ -83,7 +91,7 @@ def train(steps: int = STEPS) -> dict[str, NDArray[np.float32]]:
         running = 0.98 * running + 0.02 * loss.item() if step else loss.item()
         if step % 100 == 0:
             print(f"image step {step} loss {running:.4f} {time.monotonic() - started:.0f} s", flush=True)
-    return {name: value.numpy() for name, value in mean.state_dict().items()}
+    return publish.Trained(publish.copied(mean), older)
 
 
 def classifier(steps: int = 1500) -> tuple[dict[str, NDArray[np.float32]], float]:

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from wire import cid, codec
 from wire.job import Kind
-from workloads import weights
+from workloads import older, weights
 from workloads.catalog import FileEntry, Manifest
 from workloads.train import graphs
 
@@ -25,6 +26,34 @@ NAMES: dict[str, tuple[str, Kind]] = {
     "embed": ("ngram-embed", "embed.text"),
 }
 
+Weights = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The weights at the end, and those of the older checkpoint, as torch lays them out."""
+
+    final: Weights
+    older: Weights
+
+
+def copied(model: Any) -> dict[str, NDArray[np.float32]]:
+    """A torch module's weights by name, as they are now."""
+    return {name: value.numpy().copy() for name, value in model.state_dict().items()}
+
+
+def published(model: str) -> Weights:
+    """The published weights, as torch lays them out."""
+    return layout(weights.load((folder(model) / "weights.safetensors").read_bytes()))
+
+
+def write_older(model: str, trained: Trained) -> None:
+    """Write the older checkpoint, as differences to the published weights."""
+    shipped = weights.load((folder(model) / "weights.safetensors").read_bytes())
+    older.FOLDER.mkdir(exist_ok=True)
+    path = older.FOLDER / f"{NAMES[model][0]}.safetensors"
+    path.write_bytes(older.dump(layout(trained.older), shipped))
+
 
 def folder(model: str) -> Path:
     """Where the model lives."""
@@ -32,7 +61,7 @@ def folder(model: str) -> Path:
 
 
 def layout(tensors: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    """Dense weights as [in, out], as NumPy and ONNX multiply; embeddings and convolutions stay."""
+    """Dense weights as [in, out], as NumPy and ONNX multiply, or back; embeddings and convolutions stay."""
     return {
         name: value.T if value.ndim == 2 and name.endswith(".weight") and name != "embed.weight" else value
         for name, value in tensors.items()
