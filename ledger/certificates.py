@@ -34,10 +34,11 @@ def judged(payer: PeerId, receipt: Receipt, offer: Offer) -> list[Certificate]:
     """The certificates of a receipt, everything about them checked but their signatures.
 
     Raises:
-        InvalidEntry: "certificate" or "dispute".
+        InvalidEntry: "certificate", "dispute" or "canary".
     """
     certificates = decode_certificates(receipt)
     _check_dispute(receipt, offer)
+    _check_canary(receipt, offer)
     if receipt.verdict == "unaudited":
         if certificates:
             raise InvalidEntry("certificate", "an unaudited answer has no certificate")
@@ -98,6 +99,13 @@ def _check_dispute(receipt: Receipt, offer: Offer) -> None:
         raise InvalidEntry("dispute", "only the answer of a ladder can be disputed, and then there is a verdict")
     if len(receipt.dispute) != 32 or (receipt.verdict == "accept" and any(receipt.dispute)):
         raise InvalidEntry("dispute", "a hash of 32 bytes; zeros where the answer stands")
+
+
+def _check_canary(receipt: Receipt, offer: Offer) -> None:
+    if not receipt.canary:
+        return
+    if len(receipt.canary) != 32 or receipt.verdict == "unaudited" or offer.rule == "ladder":
+        raise InvalidEntry("canary", "a hash of 32 bytes, with a verdict, by the rule one or batch")
 
 
 def _check_signers(certificate: Certificate, jury: Jury, quorum: int, parties: set[PeerId]) -> None:

@@ -1,8 +1,9 @@
 """Trust edges: what the payers of verified receipts thought of those they paid.
 
 An accepted answer is a positive edge to the worker, by the amount earned; a rejected one a negative edge by the price
-that was withheld; each juror who signed gets a positive edge by its fees. Sums over all receipts feed MeritRank
-(Nasrulin et al. 2022), where every peer walks the graph from itself.
+that was withheld; each juror who signed gets a positive edge by its fees. The worker of a canary only lent its name,
+and gets no edge: an edge is the payer's opinion, so the payer's word is enough for that. Sums over all receipts feed
+MeritRank (Nasrulin et al. 2022), where every peer walks the graph from itself.
 """
 
 from __future__ import annotations
@@ -33,10 +34,13 @@ class TrustGraph:
 
     def add(self, payer: PeerId, receipt: Receipt, offer: Offer) -> None:
         """Take in a receipt whose certificates are valid, with the offer that it answers."""
-        if receipt.verdict == "reject":
+        if receipt.verdict == "reject" and not receipt.canary:
             self._add(payer, offer.payee, "reject", -max(offer.price_micro, 1))
         for payment in receipt.payments:
-            self._add(payer, payment.peer, "work" if payment.peer == offer.payee else "jury", payment.amount_micro)
+            if payment.peer != offer.payee:
+                self._add(payer, payment.peer, "jury", payment.amount_micro)
+            elif not receipt.canary:
+                self._add(payer, payment.peer, "work", payment.amount_micro)
 
     def _add(self, payer: PeerId, payee: PeerId, kind: EdgeKind, amount_micro: int) -> None:
         key = (payer, payee, kind)

@@ -133,7 +133,8 @@ class Receipt(Wire, frozen=True, tag="receipt"):
     `certificates` are canonical encodings of `wire.job.Certificate`, in the order of the offer's juries, none for
     "unaudited"; `accept` is the id of the worker's entry. `dispute` is empty where a jury decided. Where a dispute over
     single steps did (rule "ladder" only), it is the 32-byte hash of the evidence that convicts the worker, zeros where
-    there is none to show: a disputed answer that stands, a worker that fell silent.
+    there is none to show: a disputed answer that stands, a worker that fell silent. `canary` is empty, or the 32-byte
+    hash of the marks of a canary, whose worker only lent its name: then the verdict says nothing about the worker.
     """
 
     job: Id
@@ -145,6 +146,7 @@ class Receipt(Wire, frozen=True, tag="receipt"):
     ]
     payments: Annotated[list[Payment], Meta(max_length=SEATS_MAX + 1)]
     dispute: Annotated[bytes, Meta(max_length=32)] = b""
+    canary: Annotated[bytes, Meta(max_length=32)] = b""
 
 
 class Settle(Wire, frozen=True, tag="settle"):

@@ -148,6 +148,7 @@ class Ledger(View):
         accept: Entry | None = None,
         *,
         dispute: bytes = b"",
+        canary: bytes = b"",
     ) -> Entry:
         """Record the verdict on an own offer; what is owed follows from the offer, the verdict and the signers.
 
@@ -156,7 +157,7 @@ class Ledger(View):
             verdict: "accept" and "reject" need `certificates` and `accept`; "unaudited" takes no certificate.
             certificates: of the juries that sat, in the order of the offer (`ledger.certificates`).
             accept: the worker's entry.
-            dispute: where a dispute decided, see `ledger.entry.Receipt`.
+            dispute: where a dispute decided, see `ledger.entry.Receipt`. canary: of a canary, likewise.
 
         Raises:
             LocalError: a certificate does not verify, a juror's key is not known, the offer is closed or unknown.
@@ -167,7 +168,7 @@ class Ledger(View):
         raw = [codec.encode(certificate) for certificate in certificates]
         payments = owed(record.offer, verdict, certificates)
         accept_id = bytes(32) if accept is None else accept.id
-        body = Receipt(record.offer.job, offer_id, accept_id, verdict, raw, payments, dispute)
+        body = Receipt(record.offer.job, offer_id, accept_id, verdict, raw, payments, dispute, canary)
         await self._run(partial(self._precheck, body, record.offer))
         return await self._append_one(body, *([] if accept is None else [accept]))
 

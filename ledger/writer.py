@@ -226,7 +226,8 @@ def _same(known: Body, asked: Body) -> bool:
     if isinstance(known, Offer) and isinstance(asked, Offer):
         return msgspec.structs.replace(asked, expires_ms=known.expires_ms) == known
     if isinstance(known, Receipt) and isinstance(asked, Receipt):
-        return (known.offer, known.verdict, known.dispute) == (asked.offer, asked.verdict, asked.dispute)
+        said = (asked.offer, asked.verdict, asked.dispute, asked.canary)
+        return (known.offer, known.verdict, known.dispute, known.canary) == said
     return True
 
 

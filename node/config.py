@@ -43,6 +43,15 @@ class Settings(BaseSettings):
     price_percent: int = Field(
         default=100, ge=1, le=10_000, description="Our price as a percentage of the reference price."
     )
+    canary_share: float = Field(
+        default=0.02,
+        ge=0,
+        le=0.4,
+        description="Share of our asks for audits that are canaries to be rejected, and as many more to be accepted.",
+    )
+    lend: bool = Field(
+        default=True, description="Lend our name, as the worker of canaries, to those who have paid us for work."
+    )
     saving_percent: int = Field(
         default=90,
         ge=0,

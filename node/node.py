@@ -27,9 +27,11 @@ from node.market import pricing
 from node.market.batch_messages import BATCH_PROTOCOL
 from node.market.batch_requester import BatchRequester
 from node.market.batch_worker import BatchWorker
+from node.market.canaries import Canaries
 from node.market.context import Context
 from node.market.finder import Finder
 from node.market.juror import JurorService
+from node.market.lending import LEND_PROTOCOL, LendAsk, Lender
 from node.market.messages import AUDIT_PROTOCOL, JOB_PROTOCOL, PAID_PROTOCOL, REVEAL_PROTOCOL, Paid
 from node.market.payer import Payer
 from node.market.requester import Requester
@@ -91,7 +93,8 @@ class Node:
         self._payer = Payer(context, nursery)
         self._finder = Finder(context, dht, trust)
         self._requester = Requester(context, board, self._finder, self._payer)
-        self._batch_requester = BatchRequester(context, batches, self._finder, self._payer)
+        canaries = Canaries(context, self._finder, self._payer, nursery)
+        self._batch_requester = BatchRequester(context, batches, self._finder, self._payer, canaries)
         self._started = time.monotonic()
         self._turn = 0
 
@@ -223,6 +226,7 @@ class Node:
             juror, taken = JurorService(context), Taken(context.ledger, context.now_ms)
             transport.serve(JOB_PROTOCOL, Worker(context, taken).serve)
             transport.serve(BATCH_PROTOCOL, BatchWorker(context, taken).serve)
+            transport.serve(LEND_PROTOCOL, answer_calls(LendAsk, Lender(context, taken).lend, context.blame))
             transport.serve(AUDIT_PROTOCOL, answer_calls(JuryAsk, juror.audit, context.blame))
             transport.serve(REVEAL_PROTOCOL, answer_calls(RevealAsk, juror.reveal, context.blame))
 

@@ -15,7 +15,7 @@ a real job a canary afterwards. Format: docs/spec/sampling.md, "Canaries".
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -90,6 +90,22 @@ class Cast:
     salt: bytes
 
 
+def mark_for(claim: Claim, expected: Literal["accept", "reject"], salt: bytes, key: bytes) -> CanaryMark:
+    """The mark of an answer under its 32-byte salt; a root does not depend on the job, so a mark can decide its nonce.
+
+    Raises:
+        LocalError: a key of another length than 32.
+    """
+    if len(key) != KEY_BYTES:
+        raise LocalError(f"a key of {len(key)} bytes, {KEY_BYTES} expected")
+    return CanaryMark(expected, commit(b"", claim.output, claim.trace, salt).root, key)
+
+
+def marks_hash(marks: Sequence[CanaryMark]) -> bytes:
+    """The 32 bytes that the ledger keeps of a canary's marks."""
+    return digest("canary.marks", codec.encode(list(marks)))
+
+
 def build(
     spec: JobSpec, claim: Claim, expected: Literal["accept", "reject"], cast: Cast, key: bytes
 ) -> tuple[JuryAsk, CanaryMark]:
@@ -106,10 +122,7 @@ def build(
     Raises:
         LocalError: a key of another length.
     """
-    if len(key) != KEY_BYTES:
-        raise LocalError(f"a key of {len(key)} bytes, {KEY_BYTES} expected")
-    root = commit(b"", claim.output, claim.trace, cast.salt).root  # a root does not depend on the job
-    mark = CanaryMark(expected, root, key)
+    mark = mark_for(claim, expected, cast.salt, key)
     marked = msgspec.structs.replace(spec, nonce=mark.nonce)
     ask = JuryAsk(
         spec=seal(cast.requester, "job", marked),

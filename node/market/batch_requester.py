@@ -15,7 +15,7 @@ import trio
 
 from ledger.entry import Accept, Entry, InvalidEntry, Reason, Verdict, check_entry, decode_entry
 from node.batches import pack_outputs, pack_receipts
-from node.jobs import Job
+from node.jobs import Board, Job
 from node.market.auditor import audit
 from node.market.batch_messages import (
     BATCH_BYTES_MAX,
@@ -33,7 +33,11 @@ from node.market.batch_messages import (
 )
 from node.market.batch_plan import BatchPlan, plan_batch
 from node.market.batch_worker import batch_terms
+from node.market.canaries import Canaries
+from node.market.context import Context
+from node.market.finder import Finder
 from node.market.messages import Declined, Hired
+from node.market.payer import Payer
 from node.market.requester import Requester, Tried, WorkerFailed
 from node.records import observe_jurors
 from verify.commitment import check_opening, check_output_leaf, output_digest
@@ -101,7 +105,11 @@ class Talk:
 
 
 class BatchRequester(Requester):
-    """Runs this node's own batches."""
+    """Runs this node's own batches; `canaries` hears of those that were credited."""
+
+    def __init__(self, context: Context, board: Board, finder: Finder, payer: Payer, canaries: Canaries) -> None:
+        super().__init__(context, board, finder, payer)
+        self._canaries = canaries
 
     async def _attempt(self, job: Job, tried: Tried) -> str:
         """One worker, one draw, its juries; returns the verdict on the whole batch."""
@@ -140,6 +148,8 @@ class BatchRequester(Requester):
                 await self._release(offer, reason)
         self._learn(plan, handed.machine, outcomes)
         self._tell(job, plan, verdict, outcomes, tried)
+        if verdict == "accept":
+            self._canaries.after(job.request, plan, handed.machine.picked)
         return verdict
 
     async def _hire_batch(self, job: Job, plan: BatchPlan, offer: Entry) -> Handed:

@@ -20,7 +20,7 @@ from wire import codec
 from wire.call import call
 from wire.envelope import Envelope
 from wire.errors import LocalError, RemoteError, TransportError
-from wire.job import JobSpec
+from wire.job import Certificate, JobSpec
 from wire.limits import JURY_POOL_MAX
 from wire.peer import PeerId, short
 
@@ -62,12 +62,34 @@ class Payer:
         Returns:
             The micro-credits owed.
         """
+        certificates = [o.receipt.certificate for o in outcomes.values() if o.receipt.certificate is not None]
+        signed = certificates if verdict != "unaudited" else []
+        return await self._receipt(offer, accept, verdict, signed, outcomes)
+
+    async def pay_canary(
+        self,
+        offer: Entry,
+        accept: Entry,
+        certificates: Sequence[Certificate],
+        outcomes: Mapping[int, Outcome],
+        canary: bytes,
+    ) -> int:
+        """Pay those who signed one of these certificates of a canary batch; the worker only lent its name."""
+        return await self._receipt(offer, accept, "reject", certificates, outcomes, canary)
+
+    async def _receipt(
+        self,
+        offer: Entry,
+        accept: Entry,
+        verdict: Verdict,
+        certificates: Sequence[Certificate],
+        outcomes: Mapping[int, Outcome],
+        canary: bytes = b"",
+    ) -> int:
         shown = [record for outcome in outcomes.values() for record in outcome.receipt.keys]
         keys = list({(record.author, record.body): record for record in shown}.values())
         self._learn(keys)
-        certificates = [o.receipt.certificate for o in outcomes.values() if o.receipt.certificate is not None]
-        signed = certificates if verdict != "unaudited" else []
-        entry = await self._context.ledger.receipt(offer.id, verdict, signed, accept)
+        entry = await self._context.ledger.receipt(offer.id, verdict, certificates, accept, canary=canary)
         body = entry.body
         assert isinstance(body, Receipt), "the ledger returns what was asked for"
         for payment in body.payments:

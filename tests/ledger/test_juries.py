@@ -15,6 +15,7 @@ from ledger.entry import (
     AUDITS_MAX,
     ENTRY_BYTES_MAX,
     SEATS_MAX,
+    ZERO,
     Accept,
     Body,
     Entry,
@@ -132,6 +133,7 @@ LADDER_CASES: dict[str, tuple[str, Any, list[Certificate], dict[str, Any]]] = {
     "an unaudited dispute": ("dispute", "unaudited", [], {"dispute": PROVEN}),
     "evidence against an answer that stands": ("dispute", "accept", [said(0, 3)], {"dispute": PROVEN}),
     "half a hash": ("dispute", "reject", [said(0, 3, "reject")], {"dispute": PROVEN[:16]}),
+    "a canary": ("canary", "reject", [said(0, 3, "reject")], {"canary": PROVEN}),
 }
 
 
@@ -162,6 +164,9 @@ BATCH_CASES: dict[str, tuple[str, Any, list[Certificate], dict[str, Any]]] = {
     "too few signers": ("certificate", "accept", [said(0, 2), said(1, 1)], {}),
     "no certificate": ("certificate", "accept", [], {}),
     "a dispute": ("dispute", "reject", [said(0, 2, "reject")], {"dispute": PROVEN}),
+    "a canary": ("", "reject", [said(0, 2, "reject")], {"canary": PROVEN}),
+    "a canary with half a hash": ("canary", "reject", [said(0, 2, "reject")], {"canary": PROVEN[:16]}),
+    "an unaudited canary": ("canary", "unaudited", [], {"canary": PROVEN}),
     "a fee too few": ("payments", "accept", [said(0, 2), said(1, 2)], {"payments": [Payment(WORKER.peer, 1000)]}),
 }
 
@@ -170,6 +175,18 @@ BATCH_CASES: dict[str, tuple[str, Any, list[Certificate], dict[str, Any]]] = {
 def test_the_receipt_of_a_batch(what: str) -> None:
     code, verdict, certificates, changes = BATCH_CASES[what]
     assert judge(BATCH, verdict, certificates, **changes) == code
+
+
+@pytest.mark.parametrize(("verdict", "kinds"), [("accept", {"work", "jury"}), ("reject", {"reject", "jury"})])
+def test_the_worker_of_a_canary_gets_no_edge(verdict: Any, kinds: set[str]) -> None:
+    """It only lent its name; the jurors looked all the same."""
+    signed = [said(0, 2, verdict), said(3, 3, verdict)]
+    plain = Receipt(BATCH.job, ZERO, ZERO, verdict, [], owed(BATCH, verdict, signed))
+    graphs = TrustGraph(), TrustGraph()
+    graphs[0].add(PAYER.peer, plain, BATCH)
+    graphs[1].add(PAYER.peer, msgspec.structs.replace(plain, canary=PROVEN), BATCH)
+    found = [{edge.kind for edge in graph.edges()} for graph in graphs]
+    assert found == [kinds, {"jury"}]
 
 
 def test_whoever_signed_twice_earns_two_fees_in_one_payment() -> None:

@@ -239,7 +239,8 @@ async def market(
         settings: of all nodes.
     """
     root = Path(tempfile.mkdtemp(prefix="quorate-sim-", dir=MEMORY))
-    base = {"juror_s": 5.0, "stall_s": 5.0, "accept_s": 3.0, "sync_period_s": 4.0, "worker_slots": 8} | settings
+    base = {"juror_s": 5.0, "stall_s": 5.0, "accept_s": 3.0, "sync_period_s": 4.0, "worker_slots": 8}
+    base |= {"canary_share": 0.0} | settings
 
     @asynccontextmanager
     async def build(node: SimNode) -> AsyncIterator[Node]:
