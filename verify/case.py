@@ -155,9 +155,14 @@ def open_reveal(case: Case, envelope: Envelope, *, author: PeerId | None = None)
         Fault: reveal, reveal.job, reveal.distances.
     """
     reveal = unseal_as("reveal", envelope, "juror.reveal", JurorReveal, author=author)
+    check_reveal(case, reveal)
+    return reveal
+
+
+def check_reveal(case: Case, reveal: JurorReveal) -> None:
+    """Raises: Fault reveal.job, reveal.distances."""
     demand((reveal.job, reveal.root) == (case.job, case.root), "reveal.job", "for another job or root")
     check_distances(reveal.distances)
-    return reveal
 
 
 def check_distances(distances: dict[str, float]) -> None:

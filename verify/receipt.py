@@ -14,6 +14,7 @@ from verify.case import (
     VERSION,
     VOTES,
     Case,
+    check_reveal,
     check_seal,
     check_vote,
     check_vote_form,
@@ -21,11 +22,10 @@ from verify.case import (
     open_commits,
     open_draw,
     open_key,
-    open_reveal,
     open_spec,
 )
 from verify.commitment import check_output_leaf, output_digest, prove_output
-from verify.faults import Fault, demand
+from verify.faults import Fault, demand, unseal_as
 from verify.messages import JuryAsk
 from wire import bls, codec
 from wire.envelope import Envelope
@@ -149,9 +149,10 @@ def _check_reveals(
     rank = {juror: index for index, juror in enumerate(commits)}
     last = -1
     for envelope in envelopes:
-        reveal = open_reveal(case, envelope)
+        reveal = unseal_as("reveal", envelope, "juror.reveal", JurorReveal)
         demand(rank.get(envelope.author, -1) > last, "reveal.juror", "no juror, or out of jury order")
         last = rank[envelope.author]
+        check_reveal(case, reveal)
         check_seal(envelope.author, commits[envelope.author], reveal)
         reveals[envelope.author] = reveal
     return reveals

@@ -84,38 +84,42 @@ def _fixed_bytes(tag: int) -> int:
     return sizes.get(tag, -1)
 
 
+_FIXED = [_fixed_bytes(tag) for tag in range(256)]
 _LENGTHS = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
 _COUNTS = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 
 
 def _check_depth(raw: bytes) -> None:
     """Refuse nesting past `DEPTH_MAX` and trailing bytes, without building any object."""
-    at = 0
-    open_items = [1]
-    while open_items:
-        if open_items[-1] == 0:
-            open_items.pop()
+    at, left, size = 0, 1, len(raw)
+    outer: list[int] = []
+    while left or outer:
+        if not left:
+            left = outer.pop()
             continue
-        open_items[-1] -= 1
-        if at >= len(raw):
+        left -= 1
+        if at >= size:
             raise Malformed("truncated")
         tag = raw[at]
+        fixed = _FIXED[tag]
         at += 1
-        fixed = _fixed_bytes(tag)
         if fixed >= 0:
             at += fixed
-        elif tag in _LENGTHS:
+            continue
+        if tag in _LENGTHS:
             width = _LENGTHS[tag]
             at += width + int.from_bytes(raw[at : at + width], "big")
-        elif 0x80 <= tag <= 0x9F:
-            open_items.append((tag & 0x0F) * (1 if tag >= 0x90 else 2))
+            continue
+        outer.append(left)
+        if 0x80 <= tag <= 0x9F:
+            left = (tag & 0x0F) * (1 if tag >= 0x90 else 2)
         elif tag in _COUNTS:
             width, per = _COUNTS[tag]
-            open_items.append(int.from_bytes(raw[at : at + width], "big") * per)
+            left = int.from_bytes(raw[at : at + width], "big") * per
             at += width
         else:
             raise Malformed(f"tag 0x{tag:02x} is not allowed")
-        if len(open_items) > DEPTH_MAX:
+        if len(outer) >= DEPTH_MAX:
             raise Malformed(f"nested deeper than {DEPTH_MAX}")
-    if at != len(raw):
-        raise Malformed("truncated" if at > len(raw) else "trailing bytes")
+    if at != size:
+        raise Malformed("truncated" if at > size else "trailing bytes")

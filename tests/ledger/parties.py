@@ -9,6 +9,7 @@ import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import trio
@@ -37,7 +38,7 @@ class Key:
 
     @property
     def _key(self) -> SigningKey:
-        return SigningKey(self.number.to_bytes(32, "big"))
+        return _signing_key(self.number)
 
     @property
     def peer(self) -> PeerId:
@@ -45,6 +46,11 @@ class Key:
 
     def sign(self, message: bytes) -> bytes:
         return self._key.sign(message).signature
+
+
+@cache
+def _signing_key(number: int) -> SigningKey:
+    return SigningKey(number.to_bytes(32, "big"))
 
 
 def job_id(number: int) -> bytes:

@@ -217,6 +217,10 @@ def broken_reveals() -> dict[str, tuple[str, Receipt]]:
         ),
         "reveals out of order": ("reveal.juror", replace(good, reveals=[good.reveals[i] for i in (1, 0, 2)])),
         "one juror reveals twice": ("reveal.juror", replace(good, reveals=[good.reveals[i] for i in (0, 1, 1)])),
+        "one juror reveals twice, then for another job": (
+            "reveal.juror",
+            replace(good, reveals=[*good.reveals[:2], changed(1, job=bytes(32)).reveals[1]]),
+        ),
         "a reveal for another job": ("reveal.job", changed(1, job=bytes(32))),
         "a distance that is no number": ("reveal.distances", changed(1, distances={"cosine": float("nan")})),
         "an infinite distance": ("reveal.distances", changed(1, distances={"cosine": float("inf")})),
