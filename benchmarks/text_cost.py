@@ -91,7 +91,7 @@ def main() -> None:
         for width in (512,) if quick else (512, 768):
             model = made(width, threads)
             for count in (128,) if quick else (128, 512):
-                whole, share, prefill = costs(model, count, 3 if quick else 5, clock)
+                whole, share, prefill = costs(model, count, 3, clock)
                 name = f"verify.cost.text.{LAYERS}x{width}.n{count}.t{threads}"
                 show(name, share, "share", better="lower", peer="prefill alone", peer_value=prefill)
                 show(name + ".run", whole / count, "s per token", better="lower")

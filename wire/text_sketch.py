@@ -63,30 +63,32 @@ def project(hidden: NDArray[np.floating], seed: bytes) -> tuple[Floats, Floats]:
     """
     if hidden.ndim != 2 or hidden.size == 0:
         raise LocalError(f"hidden states of shape {hidden.shape}")
-    single = hidden.astype(np.float32)
-    if not np.abs(single).max() <= LARGEST:
+    single = hidden.astype(np.float32, copy=False)
+    if not max(single.max(), -single.min()) <= LARGEST:
         raise LocalError("hidden states that are not finite")
-    states, powers = _whole(np.repeat(single.astype(np.float64), rows_per_token(len(single)), axis=0))
+    of_row = np.repeat(np.arange(len(single)), rows_per_token(len(single)))
+    values, dither = np.empty((len(of_row), DIMENSIONS)), np.empty((len(of_row), DIMENSIONS))
+    for start in range(0, len(of_row), BLOCK):  # by blocks also because small arrays stay in the cache
+        rows = slice(start, start + BLOCK)
+        values[rows], dither[rows] = _block(single[of_row[rows]].astype(np.float64), seed, start)
+    return values, dither
+
+
+def _block(states: Floats, seed: bytes, start: int) -> tuple[Floats, Floats]:
+    """Projections and dither of up to 32 rows, the first of which is row `start`.
+
+    Each state becomes whole numbers times a power of two of its own, of so many bits that sums of a row stay exact.
+    """
     count, width = states.shape
-    values, dither = np.empty((count, DIMENSIONS)), np.empty((count, DIMENSIONS))
-    stride = -(-DIMENSIONS * width // 64) * 64
-    for start in range(0, count, BLOCK):
-        part = states[start : start + BLOCK]
-        raw = seeded.bits(seed, "text.signs", start, len(part) * stride).reshape(len(part), stride)
-        plus = raw[:, : DIMENSIONS * width].reshape(len(part), DIMENSIONS, width).astype(np.float64)
-        chosen = np.matmul(plus, part[:, :, None])[:, :, 0]
-        values[start : start + BLOCK] = 2.0 * chosen - part.sum(axis=1)[:, None]
-        uniform = seeded.unit(seed, "text.dither", start, len(part) * DIMENSIONS)
-        dither[start : start + BLOCK] = uniform.reshape(len(part), DIMENSIONS)
-    return np.ldexp(values, powers[:, None]), dither
-
-
-def _whole(states: Floats) -> tuple[Floats, NDArray[np.int64]]:
-    """Each row as whole numbers times two to a power of its own; so many bits that sums of a row stay exact."""
-    bits = SUM_BITS - (states.shape[1] - 1).bit_length()
     _, top = np.frexp(np.abs(states).max(axis=1))
-    powers = top.astype(np.int64) - bits
-    return np.rint(np.ldexp(states, -powers[:, None])), powers
+    powers = top.astype(np.int64) - SUM_BITS + (width - 1).bit_length()
+    whole = np.rint(states * np.ldexp(1.0, -powers)[:, None])
+    stride = -(-DIMENSIONS * width // 64) * 64
+    raw = seeded.bits(seed, "text.signs", start, count * stride).reshape(count, stride)
+    plus = raw[:, : DIMENSIONS * width].reshape(count, DIMENSIONS, width).astype(np.float64)
+    values = 2.0 * np.matmul(plus, whole[:, :, None])[:, :, 0] - whole.sum(axis=1)[:, None]
+    dither = seeded.unit(seed, "text.dither", start, count * DIMENSIONS).reshape(count, DIMENSIONS)
+    return values * np.ldexp(1.0, powers)[:, None], dither
 
 
 def exponents(values: Floats) -> NDArray[np.int64]:
@@ -98,7 +100,7 @@ def exponents(values: Floats) -> NDArray[np.int64]:
 
 def quantise(values: Floats, dither: Floats, powers: NDArray[np.int64]) -> NDArray[np.int64]:
     """Dithered whole numbers in -127..127 under these exponents; zero where the exponent is `NOTHING`."""
-    scaled = np.floor(np.ldexp(values, -powers[:, None]) + dither)
+    scaled = np.floor(values * np.ldexp(1.0, -powers)[:, None] + dither)
     return np.where(powers[:, None] == NOTHING, 0, np.clip(scaled, -127, 127)).astype(np.int64)
 
 

@@ -12,10 +12,6 @@ from numpy.typing import NDArray
 TEXT, IMAGE = 1, 2
 """Purposes: the second word of the key."""
 
-_BLOCK_WORDS = 4
-_NEXT_POSITION = 1 << 192
-"""The position is the top word of the counter, which counts blocks of four words."""
-
 _LN2_HIGH, _LN2_LOW = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")
 _TERMS = 11
 
@@ -30,13 +26,13 @@ def uniform(seed: int, purpose: int, position: int, count: int) -> NDArray[np.fl
 
 def uniforms(seed: int, purpose: int, first: int, positions: int, count: int) -> NDArray[np.float64]:
     """f8[positions, count]: `uniform` of the positions from `first` on."""
-    source = np.random.Philox(
-        key=np.array([seed, purpose], dtype=np.uint64), counter=np.array([0, 0, 0, first], np.uint64)
-    )
+    source = np.random.Philox(key=np.array([seed, purpose], dtype=np.uint64), counter=0)
+    fresh = source.state
     raw = np.empty((positions, count), dtype=np.uint64)
     for position in range(positions):
+        fresh["state"]["counter"][3] = first + position
+        source.state = fresh
         raw[position] = source.random_raw(count)
-        source.advance(_NEXT_POSITION - -(-count // _BLOCK_WORDS))
     return ((raw >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 
