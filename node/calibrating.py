@@ -3,8 +3,8 @@
 Every numeric variant (`workloads.variants`) is a process of its own, because instruction sets are chosen when a process
 starts. Honest runs of each variant are re-checked by the first one, and runs of the first by each other: these pairs
 are the groups. Every cheat (`workloads.cheats`) runs in the first variant and is re-checked by several. In the exact
-lane a re-check is a run, so runs are compared directly. The mathematics is `verify.calibration`; this file runs
-things.
+lane a re-check is a run, but for texts, so runs are compared directly. The mathematics is `verify.calibration`; this
+file runs things.
 """
 
 from __future__ import annotations
@@ -140,8 +140,11 @@ def all_of(tasks: Sequence[Callable[[], Done]], say: Say, what: str) -> list[Don
 
 
 def recheck(lane: Lane, reference: Mapping[bytes, Answer], juror: str, answers: Sequence[Answer]) -> Done:
-    """What `juror` computes for these answers; in the exact lane `reference` holds its own run of each job."""
-    if lane == "tolerant":
+    """What `juror` computes for these answers.
+
+    In the exact lane a re-check is a run, but for texts, and `reference` holds the run of each job.
+    """
+    if lane == "tolerant" or any(answer.spec.kind == "text.generate" for answer in answers):
         return spawn(juror, rechecks=answers)
     own = [reference[answer.spec.id] for answer in answers]
     return Done([], [Expected({**each.output.tensors, **each.trace.tensors}) for each in own])
@@ -286,8 +289,9 @@ def measure_honest(
     """Every variant's runs judged by the first, and (tolerant) the first's by every other."""
     first, *others = runs
     reference = {answer.spec.id: answer for answer in runs[first]}
-    pairs = [(worker, first) for worker in runs if fingerprint.lane == "tolerant" or worker != first]
-    pairs += [(first, juror) for juror in others if fingerprint.lane == "tolerant"]
+    rerun = fingerprint.lane == "exact" and fingerprint.kind != "text.generate"
+    pairs = [(worker, first) for worker in runs if not rerun or worker != first]
+    pairs += [(first, juror) for juror in others if not rerun]
     tasks = [partial(recheck, fingerprint.lane, reference, juror, runs[worker]) for worker, juror in pairs]
     done = all_of(tasks, say, "backend pairs checked")
     groups: dict[str, Sequence[Distances]] = {}

@@ -119,14 +119,23 @@ class TextModel:
     def recheck(
         self, given: TextInput, seed: int, output: Output, trace: Trace, emit: Emit, cancelled: CancelCheck
     ) -> Expected:
-        """Margins, and projections of own hidden states; in the exact lane a full run of our own."""
+        """Margins, and projections of own hidden states; in the exact lane own tokens and sketch.
+
+        One pass over the claimed tokens says at each place what follows. Where every token is the one that follows, the
+        text is that of a run, by induction; beam search is run again.
+        """
         tokens = claimed_tokens(given, output)
         rows = len(tokens) * text_sketch.rows_per_token(len(tokens))
         claims.array(claims.only(trace, "sketch")["sketch"], "sketch", "u1", (rows, text_sketch.ROW_BYTES))
-        if self.exact:
+        if self.exact and given.method == "beam":
             own, own_trace = self.run(given, seed, emit, cancelled)
             return Expected({**own.tensors, **own_trace.tensors})
         logits, hidden = self.prefill(given, tokens, cancelled)
+        if self.exact:
+            chooser = Chooser(given, seed)
+            following = [chooser.choose(at, row) for at, row in enumerate(logits)]
+            own, own_trace = answer(given, seed, following, hidden)
+            return Expected({**own.tensors, **own_trace.tensors})
         if given.method == "beam":
             margin = self._beam_margin(given, seed, tokens, logits, cancelled)
         else:

@@ -301,3 +301,22 @@ def test_latents_move_in_small_steps() -> None:
     _, trace = run(spec("image.generate", ImageInput(3, 50)))
     latents = trace.tensors["latents"].numpy().astype(np.float64)
     assert max(float(np.sqrt(((b - a) ** 2).mean())) for a, b in pairwise(latents)) < 0.2
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+@pytest.mark.parametrize("variant", ["default", "ort-f64"])
+def test_an_exact_text_rechecks_to_the_bytes_of_the_run(index: int, variant: str) -> None:
+    job = all_kinds(lane="exact")[index]
+    output, trace = run(job)
+    own = executor(variant).recheck(job, output, trace).tensors
+    assert own == {**output.tensors, **trace.tensors}
+
+
+@pytest.mark.parametrize("at", [0, 7, 23])
+def test_an_edited_exact_text_differs_where_it_was_edited(at: int) -> None:
+    job = all_kinds(lane="exact")[1]
+    answer = run(job)
+    tokens = np.array(answer[0].tensors["tokens"].numpy())
+    right, tokens[at] = tokens[at], ord("Z")
+    own = executor().recheck(job, *replaced(answer, "tokens", tokens)).tensors["tokens"].numpy()
+    assert own[: at + 1].tolist() == [*tokens[:at].tolist(), int(right)]
