@@ -12,17 +12,18 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from benchmarks.line import show
 from verify.fingerprints import text_prefill
 from wire.job import TextInput
+from wire.text_sketch import windows
 from workloads.executor import never
 from workloads.ort import Options, TextNetwork
 from workloads.text import TextModel
-from workloads.train import graphs
 
 LAYERS, HEAD, VOCABULARY, WINDOW = 8, 64, 256, 1024
 PROMPT = "The name of the list is " * 4
@@ -44,6 +45,8 @@ def made(width: int, threads: int) -> TextModel:
         weights[name + ".weight"], weights[name + ".bias"] = np.ones(width, np.float32), np.zeros(width, np.float32)
     weights["norm.bias"] += np.float32(0.1)
     weights["embed.weight"][0] = -10.0  # normalised states have a positive sum, so this logit is very low
+    from workloads.train import graphs  # here, so that the rest needs no `onnx`
+
     graph = graphs.build("text", config, weights)["graph.onnx"]
     return TextModel(TextNetwork(graph, weights, np.float32, Options(threads)), config, exact=False)
 
@@ -59,27 +62,42 @@ def medians(repeats: int, clock: Callable[[], float], *actions: Callable[[], obj
     return [statistics.median(taken) for taken in seconds]
 
 
-def costs(model: TextModel, count: int, repeats: int, clock: Callable[[], float]) -> tuple[float, float, float]:
-    """Seconds of a run of `count` sampled tokens; shares of it that the check takes, and its prefill alone."""
-    given = TextInput(PROMPT, count, "sample", temperature=1.0)
-    answer = model.run(given, 7, lambda event: None, never)
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of a run, and shares of it.
+
+    Attributes:
+        checked: prefill, margins, projections and comparison. prefill: alone. drawn: a check up to one drawn window, on
+            average.
+    """
+
+    seconds: float
+    checked: float
+    prefill: float
+    drawn: float
+
+
+def costs(model: TextModel, given: TextInput, seed: int, repeats: int, clock: Callable[[], float]) -> Costs:
+    """Of a text that goes on to `tokens_max`."""
+    answer = model.run(given, seed, lambda event: None, never)
     tokens: list[int] = answer[0].tensors["tokens"].numpy().tolist()
-    assert len(tokens) == count, "made never to end early"
+    assert len(tokens) == given.tokens_max, "a text that does not end early"
 
     def run() -> object:
-        return model.run(given, 7, lambda event: None, never)
+        return model.run(given, seed, lambda event: None, never)
 
-    def prefill() -> Any:
+    def prefill() -> object:
         return model.prefill(given, tokens, never)
 
-    def check() -> object:
-        own = model.recheck(given, 7, *answer, lambda event: None, never)
+    def check(*drawn: int) -> object:
+        own = model.recheck(given, seed, *answer, lambda event: None, never, drawn)
         found = text_prefill.compare(*answer, own)
         assert all(found[name] <= limit for name, limit in text_prefill.RESOLUTION.items()), found
         return found
 
-    whole, checked, filled = medians(repeats, clock, run, check, prefill)
-    return whole, checked / whole, filled / whole
+    parts = [partial(check, window) for window in range(windows(len(tokens)))]
+    whole, checked, filled, *drawn = medians(repeats, clock, run, check, prefill, *parts)
+    return Costs(whole, checked / whole, filled / whole, statistics.mean(drawn) / whole)
 
 
 def main() -> None:
@@ -91,10 +109,12 @@ def main() -> None:
         for width in (512,) if quick else (512, 768):
             model = made(width, threads)
             for count in (128,) if quick else (128, 512):
-                whole, share, prefill = costs(model, count, 3, clock)
+                given = TextInput(PROMPT, count, "sample", temperature=1.0)
+                found = costs(model, given, 7, 3, clock)
                 name = f"verify.cost.text.{LAYERS}x{width}.n{count}.t{threads}"
-                show(name, share, "share", better="lower", peer="prefill alone", peer_value=prefill)
-                show(name + ".run", whole / count, "s per token", better="lower")
+                show(name, found.checked, "share", better="lower", peer="prefill alone", peer_value=found.prefill)
+                show(name + ".k1", found.drawn, "share", better="lower", peer="all", peer_value=found.checked)
+                show(name + ".run", found.seconds / count, "s per token", better="lower")
 
 
 if __name__ == "__main__":

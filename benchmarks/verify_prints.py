@@ -19,9 +19,10 @@ import numpy as np
 
 from benchmarks import training_step
 from benchmarks.line import show
+from benchmarks.text_cost import costs
 from node.calibration_inputs import job_specs
 from verify.calibrated import calibration_for
-from verify.fingerprints import opening, tensor_freivalds, text_prefill, text_sketch, train_step
+from verify.fingerprints import opening, tensor_freivalds, text_sketch, train_step
 from wire import codec
 from wire.job import ImageInput, JobSpec, Kind, TextInput
 from wire.tensor import from_numpy
@@ -42,7 +43,7 @@ def spec_of(kind: Kind, given: ImageInput | TextInput, seed: int = 7) -> JobSpec
     """A job in the tolerant lane."""
     (cid,) = [info.cid for info in built_in().capabilities().models if info.kind == kind]
     (first,) = job_specs(kind, "tolerant", cid, "f32", 1)
-    return cast(JobSpec, msgspec.structs.replace(first, inputs=codec.encode(given), seed=seed))
+    return msgspec.structs.replace(first, inputs=codec.encode(given), seed=seed)
 
 
 def medians(repeats: int, *actions: Callable[[], object]) -> list[float]:
@@ -126,35 +127,21 @@ def detections() -> None:
 
 
 def texts(repeats: int) -> None:
-    """verify.cost.text: what a juror does (prefill, margins, projections, comparison) against the run."""
-    share = 0.0
+    """verify.cost.text: what a juror does (prefill, margins, projections, comparison) against the run.
+
+    On models of a realistic size: `benchmarks.text_cost`.
+    """
     for count in (32, 128, 256):
-        share, prefill = text_costs(count, repeats)
-        show(f"verify.cost.text.n{count}", share, "share", better="lower", peer="prefill alone", peer_value=prefill)
-    show("verify.cost.text", share, "share", better="lower", peer="VeriLLM", peer_value=0.01, source="published")
-
-
-def text_costs(count: int, repeats: int) -> tuple[float, float]:
-    """Shares of a run of `count` sampled tokens: the whole check, and its prefill alone."""
-    given = TextInput("The name of the", count, "sample", temperature=1.0)
-    candidates = (spec_of("text.generate", given, seed) for seed in range(99))
-    spec = next(spec for spec in candidates if len(generated(spec)[0]) == count)
-    model = language_model(spec)
-    answer = model.run(given, spec.seed, lambda event: None, never)
-    tokens = answer[0].tensors["tokens"].numpy().tolist()
-
-    def run() -> object:
-        return model.run(given, spec.seed, lambda event: None, never)
-
-    def prefill() -> object:
-        return model.prefill(given, tokens, never)
-
-    def check() -> object:
-        own = model.recheck(given, spec.seed, *answer, lambda event: None, never)
-        return text_prefill.compare(*answer, own)
-
-    whole, checked, filled = medians(repeats, run, check, prefill)
-    return checked / whole, filled / whole
+        given = TextInput("The name of the", count, "sample", temperature=1.0)
+        candidates = (spec_of("text.generate", given, seed) for seed in range(99))
+        spec = next(spec for spec in candidates if len(generated(spec)[0]) == count)
+        found = costs(language_model(spec), given, spec.seed, repeats, time.process_time)
+        name = f"verify.cost.text.n{count}"
+        show(name, found.checked, "share", better="lower", peer="prefill alone", peer_value=found.prefill)
+        show(name + ".k1", found.drawn, "share", better="lower", peer="all", peer_value=found.checked)
+        if count == 256:
+            show("verify.cost.text", found.checked, "share", better="lower", peer="VeriLLM", peer_value=0.01,
+                 source="published")  # fmt: skip
 
 
 @functools.cache

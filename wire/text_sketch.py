@@ -9,6 +9,8 @@ equal bytes on every host. Format: docs/spec/fingerprints.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,6 +43,25 @@ SUM_BITS = 52
 def rows_per_token(tokens: int) -> int:
     """A text of fewer than 32 tokens spends its 256 bytes on several rows per token, each with signs of its own."""
     return max(1, BLOCK // tokens)
+
+
+def windows(tokens: int) -> int:
+    """Into how many parts of 32 tokens a text falls, of which some may be drawn; the last takes the rest."""
+    return max(1, tokens // BLOCK)
+
+
+def prefix(tokens: int, drawn: Sequence[int]) -> int:
+    """How many tokens a juror reads who was drawn these windows: all up to the end of the last one. All if none.
+
+    Raises:
+        LocalError: a window that is not there.
+    """
+    if not drawn:
+        return tokens
+    if not 0 <= min(drawn) <= max(drawn) < windows(tokens):
+        raise LocalError(f"windows {list(drawn)[:9]} of {windows(tokens)}")
+    end = max(drawn) + 1
+    return tokens if end == windows(tokens) else end * BLOCK
 
 
 def seed_of(given: TextInput, seed: int) -> bytes:

@@ -50,11 +50,11 @@ FURTHER = {
     "other-sampler": "text: greedy where sampling or beams were asked for, sampling where greedy was",
     "cheap-then-prefill": "text: generated with int8 weights, then read once with the real ones for the sketch",
     "cheap-sketch": "text: the right tokens, with a sketch of the hidden states that bfloat16 weights give",
-    "borrowed-sketch": "text: the right tokens and hidden states, sketched for a job with another seed",
+    "borrowed-sketch": "text: the right tokens and hidden states, sketched for another seed, with the right exponents",
     "flipped-sketch": "text: hidden states with their signs turned",
-    "constant-sketch": "text: the mean hidden state at every position",
+    "constant-sketch": "text: the mean hidden state at every position, scaled to the right length",
     "shifted-sketch": "text: every hidden state at the place of the one before it",
-    "repeated-row": "text: one row of the sketch for every token",
+    "repeated-row": "text: one row's values of the sketch for every token, with the right exponents",
     "truncated": "all kinds: half of the text, or all but the last state or vector",
     "padded": "all kinds: the last token, state or vector twice",
     "empty": "all kinds: nothing at all",
@@ -151,7 +151,10 @@ class CheatingExecutor:
         elif self._cheat in ("cheap-then-prefill", "cheap-sketch"):
             reader, _ = _text_model(self._honest if self._cheat == "cheap-then-prefill" else self._cheap, spec)
             text = text[0], reader.prefill(given, text[0], cancelled)[1]
-        return text_answer(given, _another(spec.seed) if self._cheat == "borrowed-sketch" else spec.seed, *text)
+        claimed = text_answer(given, spec.seed, *text)
+        if self._cheat == "borrowed-sketch":
+            return forgeries.other_values(claimed, text_answer(given, _another(spec.seed), *text))
+        return claimed
 
     def _stretched(
         self, spec: JobSpec, given: ImageInput, steps: int, emit: Emit, cancelled: CancelCheck

@@ -49,8 +49,22 @@ def absurd(answer: Answer) -> Answer:
 
 
 def repeated_row(answer: Answer) -> Answer:
-    """One row of the sketch for every token, as a constant polynomial stands for every window in TOPLOC."""
-    return _sketch(answer, lambda rows: np.broadcast_to(rows[len(rows) // 2], rows.shape).copy())
+    """One row's values for every token, as a constant polynomial stands for every window in TOPLOC.
+
+    The exponents, of which few are likely, stay right: else they alone would give it away.
+    """
+
+    def repeat(rows: Array) -> Array:
+        rows[:, :-1] = rows[len(rows) // 2, :-1]
+        return rows
+
+    return _sketch(answer, repeat)
+
+
+def other_values(answer: Answer, other: Answer) -> Answer:
+    """The values of another sketch of the same length under the right exponents."""
+    values = other[1].tensors["sketch"].numpy().view(np.int8)[:, :-1]
+    return _sketch(answer, lambda rows: np.concatenate([values, rows[:, -1:]], axis=1))
 
 
 def one_unit(answer: Answer) -> Answer:
@@ -158,8 +172,9 @@ def flipped_states(text: Text) -> Text:
 
 
 def mean_state(text: Text) -> Text:
-    """One state for every position, the mean of the true ones: right in distribution, wrong in each place."""
-    return text[0], np.broadcast_to(text[1].mean(axis=0), text[1].shape)
+    """The direction of the mean of the true states, with the right length in each place."""
+    mean = text[1].mean(axis=0)
+    return text[0], mean * (np.linalg.norm(text[1], axis=1, keepdims=True) / np.linalg.norm(mean))
 
 
 def shuffled_states(text: Text) -> Text:

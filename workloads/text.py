@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -117,12 +117,24 @@ class TextModel:
         return search.best.tokens, search.best.hidden
 
     def recheck(
-        self, given: TextInput, seed: int, output: Output, trace: Trace, emit: Emit, cancelled: CancelCheck
+        self,
+        given: TextInput,
+        seed: int,
+        output: Output,
+        trace: Trace,
+        emit: Emit,
+        cancelled: CancelCheck,
+        steps: Sequence[int] = (),
     ) -> Expected:
         """Margins, and projections of own hidden states; in the exact lane own tokens and sketch.
 
         One pass over the claimed tokens says at each place what follows. Where every token is the one that follows, the
         text is that of a run, by induction; beam search is run again.
+
+        Args:
+            steps: which windows of 32 tokens were drawn: only what is up to the end of the last one is computed. Empty:
+                all. All is computed in any case of a beam search, and of a text that ends before `tokens_max`: who
+                ends it early saves more than the window in which that shows.
         """
         tokens = claimed_tokens(given, output)
         rows = len(tokens) * text_sketch.rows_per_token(len(tokens))
@@ -130,6 +142,8 @@ class TextModel:
         if self.exact and given.method == "beam":
             own, own_trace = self.run(given, seed, emit, cancelled)
             return Expected({**own.tensors, **own_trace.tensors})
+        if given.method != "beam" and len(tokens) == given.tokens_max:
+            tokens = tokens[: text_sketch.prefix(len(tokens), steps)]
         logits, hidden = self.prefill(given, tokens, cancelled)
         if self.exact:
             chooser = Chooser(given, seed)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import functools
 
+import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from node.calibration_inputs import applies, job_specs
 from tests.workloads.specs import text_model
@@ -17,8 +20,9 @@ from verify.calibrated import calibration_for, calibrations
 from verify.calibration import Calibration
 from verify.fingerprints.registry import FINGERPRINTS
 from verify.verdict import Finding, judge, refused
+from wire import codec
 from wire.errors import LocalError, Malformed
-from wire.job import JobSpec, Kind, Lane, Output, Trace
+from wire.job import JobSpec, Kind, Lane, Output, TextInput, Trace
 from wire.tensor import from_numpy
 from workloads.catalog import built_in
 from workloads.cheats import CHEATS
@@ -109,6 +113,23 @@ def test_every_cheat_that_changes_the_answer_is_rejected(kind: Kind, lane: Lane,
             assert finding(spec, output, trace).verdict == "reject"
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**64 - 1),
+    worker=st.sampled_from(["default", "ort-single", *WORKERS]),
+    temperature=st.sampled_from([0.05, 0.7, 1.0, 5.0]),
+    top_k=st.sampled_from([0, 1, 40]),
+    tokens_max=st.sampled_from([1, 7, 40]),
+)
+def test_no_seed_gets_an_honest_text_rejected(
+    seed: int, worker: str, temperature: float, top_k: int, tokens_max: int
+) -> None:
+    given_ = TextInput("Return the ", tokens_max, "sample", temperature, top_k)
+    spec = msgspec.structs.replace(jobs("text.generate", "tolerant")[0], inputs=codec.encode(given_), seed=seed)
+    found = finding(spec, *run(worker, spec))
+    assert (found.verdict, found.why) == ("accept", "")
+
+
 def test_a_withheld_trace_is_rejected() -> None:
     spec = jobs("text.generate", "tolerant")[0]
     output, _ = run("default", spec)
@@ -158,9 +179,9 @@ def test_text_of_other_weights_or_another_prompt_with_a_trace_of_the_right_ones_
             output, _ = run("default", spec, cheat)
             if output == run("default", spec)[0]:
                 continue
-            given, model = text_model(spec)
+            given_, model = text_model(spec)
             tokens = output.tensors["tokens"].numpy().tolist()
-            real = text_answer(given, spec.seed, tokens, model.prefill(given, tokens, never)[1])[1]
+            real = text_answer(given_, spec.seed, tokens, model.prefill(given_, tokens, never)[1])[1]
             found = finding(spec, output, real)
             assert (found.verdict, found.distances["token"], found.distances["block"]) == ("reject", 0.0, 0.0)
             caught[cheat] += 1

@@ -23,7 +23,7 @@ _ALL = (
     Fingerprint(_TEXT.ID, "text.generate", "tolerant", _TEXT.RESOLUTION, _TEXT.admit, _TEXT.compare),
     Fingerprint(_IMAGE.ID, "image.generate", "tolerant", _IMAGE.RESOLUTION, _IMAGE.admit, _IMAGE.compare),
     Fingerprint(_EMBED.ID, "embed.text", "tolerant", _EMBED.RESOLUTION, _EMBED.admit, _EMBED.compare),
-    Fingerprint(exact_digest.ID, "text.generate", "exact", exact_digest.RESOLUTION, _TEXT.admit, exact_digest.compare),
+    Fingerprint(exact_digest.ID, "text.generate", "exact", exact_digest.RESOLUTION, _TEXT.admit, _TEXT.compare_exact),
     Fingerprint(
         exact_digest.ID, "image.generate", "exact", exact_digest.RESOLUTION, _IMAGE.admit, exact_digest.compare
     ),

@@ -12,12 +12,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from verify.faults import Refused
-from verify.fingerprints import text_sketch
+from verify.faults import ExpectedUnusable, Refused
+from verify.fingerprints import exact_digest, text_sketch
 from verify.fingerprints.base import Floats, bounded, claimed, computed, only
 from wire.codec import Wire
 from wire.job import Expected, Output, TextInput, Trace
-from wire.text_sketch import DIMENSIONS
+from wire.tensor import from_numpy
+from wire.text_sketch import BLOCK, DIMENSIONS, rows_per_token, windows
 
 ID = "text.prefill/units-q12+signs7-i8-dither/2"
 
@@ -37,7 +38,7 @@ def admit(inputs: Wire, output: Output, trace: Trace) -> None:
 
 
 def compare(output: Output, trace: Trace, expected: Expected) -> dict[str, float]:
-    """Distances between the claimed run and our own.
+    """Distances between the claimed run and our own, as far as we computed: all tokens, or those up to a drawn window.
 
     Returns:
         units: largest amount (2**-12 logits) by which an emitted token falls short of the best allowed one.
@@ -47,12 +48,35 @@ def compare(output: Output, trace: Trace, expected: Expected) -> dict[str, float
         Refused: the claim cannot be compared. ExpectedUnusable: our own result cannot.
     """
     tokens, sketch = _claims(output, trace)
-    margin = computed(expected, "margin", "i8", tokens.shape)
+    count = _computed_tokens(expected, "margin", len(tokens))
+    margin = computed(expected, "margin", "i8", (count,))
+    sketch = sketch[: count * rows_per_token(len(tokens))]
     shape = (len(sketch), DIMENSIONS)
     values = computed(expected, "projections", "f8", shape)
     dither = computed(expected, "dither", "f8", shape)
-    found = text_sketch.distance(sketch, values, dither, len(tokens))
+    found = text_sketch.distance(sketch, values, dither, count)
     return {"units": bounded(float(margin.max())), **found}
+
+
+def compare_exact(output: Output, trace: Trace, expected: Expected) -> dict[str, float]:
+    """`exact_digest.compare` of as many tokens as we computed."""
+    tokens, sketch = _claims(output, trace)
+    count = _computed_tokens(expected, "tokens", len(tokens))
+    if count < len(tokens):
+        output = Output({"tokens": from_numpy(output.tensors["tokens"].numpy()[:count])})
+        trace = Trace({"sketch": from_numpy(sketch[: count * rows_per_token(len(tokens))].view(np.uint8))})
+    return exact_digest.compare(output, trace, expected)
+
+
+def _computed_tokens(expected: Expected, name: str, claimed_tokens: int) -> int:
+    """How many tokens a juror's own executor looked at: all, or the first of them, in whole windows."""
+    shape = expected.tensors[name].shape if name in expected.tensors else []
+    if shape == [claimed_tokens]:
+        return claimed_tokens
+    drawn = shape[0] // BLOCK if len(shape) == 1 else 0
+    if drawn and drawn < windows(claimed_tokens) and shape[0] == drawn * BLOCK:
+        return shape[0]
+    raise ExpectedUnusable(f"{name} of shape {shape[:9]} for {claimed_tokens} tokens")
 
 
 def _claims(output: Output, trace: Trace) -> tuple[Floats, NDArray[np.int8]]:
