@@ -93,21 +93,25 @@ def wilson(hits: int, walks: int, z: float = 1.959964) -> tuple[float, float]:
 def shares(scores: Sequence[float], known: Sequence[bool], *, newcomer_share: float = NEWCOMER_SHARE) -> list[float]:
     """How a choice is divided among peers, given their scores; sums to 1 unless everybody is spoken against.
 
-    Peers with a score below 0 get nothing. Newcomers (`known` is False) hold `newcomer_share` together, or their
-    share by headcount if that is less. A known peer gets at least what one newcomer gets, so that a fresh key
-    is never worth more than an old one, and the rest in proportion to its score.
+    Peers with a score below 0 get nothing. Newcomers (`known` is False) and those of the known who have earned less
+    than one of them hold `newcomer_share` together in equal parts, or their share by headcount if that is less: a
+    fresh key is never worth more than an old one, and neither many fresh keys nor many that are barely known weigh more
+    than that. The rest is divided among the others in proportion to their scores.
     """
-    fresh = sum(not k for k, s in zip(known, scores, strict=True) if s >= 0)
-    old = sum(k for k, s in zip(known, scores, strict=True) if s >= 0)
-    total = sum(s for k, s in zip(known, scores, strict=True) if k and s > 0)
-    if not fresh + old:
-        return [0.0] * len(scores)
-    aside = min(newcomer_share, fresh / (fresh + old)) if old else 1.0
-    each = aside / fresh if fresh else 0.0
-    floor = each if total > 0 else (1 - aside) / max(old, 1)
-    rest = (1 - aside) - floor * old
-    return [0.0 if s < 0 else each if not k else floor + (rest * s / total if total > 0 else 0.0)
-            for k, s in zip(known, scores, strict=True)]  # fmt: skip
+    alive = [at for at, score in enumerate(scores) if score >= 0]
+    trusted = any(known[at] and scores[at] > 0 for at in alive)
+    earned = {at: scores[at] if trusted else 1.0 for at in alive if known[at]}
+    low = set(alive) - earned.keys()
+    while True:
+        rest = {at: value for at, value in earned.items() if at not in low}
+        aside = min(newcomer_share, len(low) / len(alive)) if rest else 1.0
+        each = aside / len(low) if low else 0.0
+        total = sum(rest.values())
+        weaker = {at for at, value in rest.items() if total == 0 or (1 - aside) * value / total < each}
+        if not weaker:
+            break
+        low |= weaker
+    return [each if at in low else (1 - aside) * rest[at] / total if at in rest else 0.0 for at in range(len(scores))]
 
 
 class Recommender:

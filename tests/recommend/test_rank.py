@@ -107,6 +107,24 @@ def test_a_thousand_fresh_keys_weigh_no_more_than_one() -> None:
         assert newcomers / sum(weights.values()) == pytest.approx(NEWCOMER_SHARE, abs=1e-4)
 
 
+def test_a_hundred_peers_that_are_barely_known_weigh_no_more_than_newcomers() -> None:
+    """A friend of a friend vouches for a hundred puppets: known by name, but not by merit."""
+    edges = [(0, at, 20.0) for at in range(1, 9)]
+    puppets = [(1, at, 1.0) for at in range(100, 200)]
+    eyes = Recommender(graph(edges + puppets))
+    weights = eyes.pool_weights(EGO, [peer(at) for at in [*range(1, 9), *range(100, 200), 300]])
+    total = sum(weights.values())
+    assert sum(weights[peer(at)] for at in range(100, 200)) / total < NEWCOMER_SHARE + 0.01
+    assert weights[peer(300)] <= min(weights[peer(at)] for at in range(100, 200))
+    assert weights[peer(2)] / total > 0.08
+
+
+def test_one_newcomer_does_not_make_all_weights_equal() -> None:
+    eyes = Recommender(graph([(0, 1, 20.0), (0, 2, 1.0), *[(0, at, 0.2) for at in range(3, 40)]]))
+    weights = eyes.pool_weights(EGO, [peer(at) for at in [*range(1, 40), 99]])
+    assert weights[peer(1)] > 10 * weights[peer(2)] > 10 * weights[peer(99)]
+
+
 def test_in_a_network_of_strangers_all_weigh_the_same() -> None:
     weights = Recommender(LocalGraph()).pool_weights(EGO, [peer(at) for at in range(1, 6)])
     assert set(weights.values()) == {round(WEIGHT_SUM / 5)}
@@ -130,8 +148,11 @@ def test_shares_divide_one_whole(pairs: list[tuple[float, bool]], part: float) -
     assert all(divided[at] == 0 for at in range(len(scores)) if at not in alive)
     fresh = [divided[at] for at in alive if not known[at]]
     old = [divided[at] for at in alive if known[at]]
-    if old:
-        assert sum(fresh) == pytest.approx(min(part, len(fresh) / len(alive)))
+    if old and fresh:
+        together = min(part, len(fresh) / len(alive))
+        assert sum(fresh) <= together + 1e-9
+        if min(old) > max(fresh) + 1e-9:
+            assert sum(fresh) == pytest.approx(together)
     if old and fresh:
         assert min(old) >= max(fresh) - 1e-9
 
