@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -48,6 +48,9 @@ from workloads.executor import ExecutorCrashed
 
 FRAME_S = 20.0
 """Seconds that a requester has to send what it is its turn to send."""
+
+BEAT_S = 2.0
+"""Seconds between signs of life while all slots are taken."""
 
 BATCHES_MAX = 4
 """Batches in progress at once, whoever asks; of one requester, half of them."""
@@ -207,11 +210,27 @@ class BatchWorker:
 
     async def _run(self, channel: Channel, index: int, spec: JobSpec) -> Done:
         context = self._context
-        async with context.slots.turn():
+        async with self._turn(channel, index):
             reporter = Reporter(partial(BatchWorking, index))
             output, trace = await run_reported(context.pool, spec, channel, reporter)
         salt = secrets.token_bytes(SALT_BYTES)
         return Done(output, trace, salt, commitment.commit(spec.id, output, trace, salt))
+
+    @asynccontextmanager
+    async def _turn(self, channel: Channel, index: int) -> AsyncIterator[None]:
+        """A slot for the next run; while others hold it, the requester hears that we are still there."""
+
+        async def beat() -> None:
+            while True:
+                await trio.sleep(BEAT_S)
+                await channel.send(codec.encode(BatchWorking(index, 0, 0)))
+
+        async with AsyncExitStack() as held:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(beat)
+                await held.enter_async_context(self._context.slots.turn())
+                nursery.cancel_scope.cancel()
+            yield
 
     async def _open_up(
         self, channel: Channel, offer: BatchOffer, specs: Sequence[JobSpec], done: Sequence[Done], reveal: BatchReveal

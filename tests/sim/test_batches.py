@@ -218,6 +218,22 @@ def test_a_cancelled_batch_reserves_nothing_and_blames_nobody(seed: int) -> None
     run(main, seed)
 
 
+def test_a_worker_that_is_busy_is_heard_from_and_not_taken_for_dead() -> None:
+    async def main() -> None:
+        async with market(9, nodes=5, worker_slots=1) as w:
+            requester, worker, *jurors = w.nodes
+            with only(worker.peer, [juror.peer for juror in jurors]):
+                async with worker.app.context.slots.turn():
+                    job = await requester.app.submit_batch(batch(4))
+                    await trio.sleep(4 * requester.app.context.settings.stall_s)
+                    assert not job.final, seen(job)
+                await ended(requester.app, job)
+            assert job.verdict == "accept", seen(job)
+            await check_books(w, honest=True)
+
+    run(main, 9)
+
+
 # ---- the incentive condition
 
 
