@@ -108,6 +108,7 @@ def _spec(kind: str, model: str, given: dict[str, Any], lane: str, seed: int) ->
         0,
         0,
         0,
+        0,
         PeerId(blank),
         blank,
         blank,

@@ -44,7 +44,6 @@ from wire.identity import Identity
 from wire.job import Expected, ImageInput, JobSpec, Lane, Output, Receipt, Trace
 from wire.peer import PeerId
 from wire.tensor import Tensor, from_numpy
-from workloads import diffusion
 from workloads.catalog import built_in
 from workloads.executor import NUMERICS
 from workloads.image import ImageModel
@@ -77,9 +76,9 @@ class StepReferee:
     def __init__(self, variant: str = "default") -> None:
         self._executor = LocalExecutor(find(variant), threads=1)
 
-    def recheck(self, spec: JobSpec, output: Output, trace: Trace) -> Expected:
+    def recheck(self, spec: JobSpec, output: Output, trace: Trace, *, steps: Sequence[int] = ()) -> Expected:
         """What a juror computes."""
-        return self._executor.recheck(spec, output, trace)
+        return self._executor.recheck(spec, output, trace, steps=steps)
 
     def recompute(self, spec: JobSpec, step: int, state: Tensor) -> Tensor:
         """One DDIM step."""
@@ -87,7 +86,7 @@ class StepReferee:
         assert isinstance(given, ImageInput), "images have steps"
         assert isinstance(model, ImageModel), "images have steps"
         latent = state.numpy().astype(np.float32)
-        return from_numpy(model.steps(latent[None], given.label, diffusion.times(given.steps)[step : step + 2])[0])
+        return from_numpy(model.steps(latent[None], given, spec.seed, [step])[0])
 
 
 @dataclass

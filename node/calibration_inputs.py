@@ -42,6 +42,7 @@ def _input(kind: Kind, index: int) -> Wire:
 
 IMAGE_ONLY = {
     "fewer-steps", "one-step-less", "25-of-30-steps", "interpolated-trajectory", "swapped-noise",
+    "spliced-trajectory",
 }  # fmt: skip
 TEXT_ONLY = {
     "short-prompt", "other-temperature", "other-sampler", "cheap-then-prefill", "cheap-sketch", "borrowed-sketch",
@@ -78,6 +79,7 @@ def job_specs(kind: Kind, lane: Lane, model: str, numeric: str, count: int) -> l
             calibration=bytes(32),
             seed=1000 + index,
             jury_size=0,
+            spots=0,
             price_micro=0,
             fee_micro=0,
             requester=PeerId(bytes(32)),

@@ -69,6 +69,11 @@ class Settings(BaseSettings):
     discovery_s: float = Field(default=5.0, gt=0, description="Seconds to look for enough providers before giving up.")
     accept_s: float = Field(default=5.0, gt=0, description="Seconds a worker has to accept an offer.")
     stall_s: float = Field(default=20.0, gt=0, description="Seconds of silence after which a worker counts as dead.")
+    image_spots: int = Field(
+        default=1,
+        ge=0,
+        description="Drawn steps of an image's run that each juror recomputes in the tolerant lane; 0 is all of them.",
+    )
     juror_s: float = Field(default=20.0, gt=0, description="Seconds a juror has for each of its two answers.")
     sync_period_s: float = Field(default=5.0, gt=0, description="Seconds between rounds of catching up with peers.")
     calibration_authors: list[str] = Field(

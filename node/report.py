@@ -20,7 +20,7 @@ MEASURES = {
     "noise": "the noise that the picture starts from, against that of the seed",
     "pixels": "grey levels by which the picture differs from the juror's own",
     "relative": "largest difference between the vectors, relative to their length",
-    "step": "each denoising step, against the juror's own from the same point",
+    "step": "each denoising step that was recomputed, against the juror's own from the same point",
     "token": "the model's inner state at each token, against the juror's own",
     "units": "how far each token lies below the one that the juror's own run prefers",
 }

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from verify.commitment import check_opening
 from verify.faults import Fault, demand, unseal_as
+from verify.fingerprints.opening import drawn_steps
 from verify.jury import beacon, check_pool, check_secret, check_size, draw_order, jury_hash
 from wire import bls, codec
 from wire.envelope import Envelope
@@ -21,6 +22,7 @@ from wire.hashing import digest
 from wire.identity import check_key_record
 from wire.job import (
     Commitment,
+    ImageInput,
     JobSpec,
     JurorCommit,
     JurorReveal,
@@ -30,6 +32,7 @@ from wire.job import (
     Statement,
     Trace,
     VerdictWord,
+    check_spots,
 )
 from wire.peer import PeerId
 
@@ -41,7 +44,10 @@ DISTANCE_NAME_BYTES_MAX = 64
 
 @dataclass(frozen=True)
 class Case:
-    """One committed answer to one job, and the order in which its jurors are drawn."""
+    """One committed answer to one job, the order in which its jurors are drawn, and which steps they recompute.
+
+    `drawn` is the same for every juror, else a lone finder would be outvoted; empty where all steps are looked at.
+    """
 
     spec: JobSpec
     job: bytes
@@ -49,6 +55,7 @@ class Case:
     worker: PeerId
     commitment: Commitment
     order: tuple[PeerId, ...]
+    drawn: tuple[int, ...] = ()
 
     def statement(self, verdict: VerdictWord, jury: Sequence[PeerId]) -> Statement:
         """What the jurors of `jury` (in draw order) sign if they vote `verdict`."""
@@ -56,7 +63,7 @@ class Case:
 
 
 def open_spec(envelope: Envelope) -> JobSpec:
-    """Raises: Fault spec, spec.requester, spec.version, spec.jury_size."""
+    """Raises: Fault spec, spec.requester, spec.version, spec.jury_size, spec.spots."""
     spec = unseal_as("spec", envelope, "job", JobSpec)
     demand(envelope.author == spec.requester, "spec.requester", "signed by another than its requester")
     demand(spec.version == VERSION, "spec.version", f"version {spec.version}")
@@ -64,6 +71,10 @@ def open_spec(envelope: Envelope) -> JobSpec:
         check_size(spec.jury_size)
     except Malformed as exc:
         raise Fault("spec.jury_size", str(exc)) from exc
+    try:
+        check_spots(spec)
+    except Malformed as exc:
+        raise Fault("spec.spots", str(exc)) from exc
     return spec
 
 
@@ -91,8 +102,17 @@ def open_draw(spec: JobSpec, commitment: Envelope, secret: bytes, pool: Sequence
         raise Fault("pool", str(exc)) from exc
     body = codec.decode(Commitment, commitment.body)
     exclude = frozenset((spec.requester, commitment.author))
-    order = draw_order(beacon(body.job, body.root, secret), pool, exclude)
-    return Case(spec, body.job, body.root, commitment.author, body, tuple(order))
+    lot = beacon(body.job, body.root, secret)
+    order = draw_order(lot, pool, exclude)
+    return Case(spec, body.job, body.root, commitment.author, body, tuple(order), _drawn(spec, lot))
+
+
+def _drawn(spec: JobSpec, lot: bytes) -> tuple[int, ...]:
+    if spec.spots == 0:
+        return ()
+    given = spec.input()
+    assert isinstance(given, ImageInput), "checked with the spec"
+    return drawn_steps(lot, given.steps, spec.spots)
 
 
 def open_answer(case: Case, output: Output, trace: Trace, salt: bytes) -> None:

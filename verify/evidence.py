@@ -9,7 +9,7 @@ cannot frame a worker, and a bundle says the same from any sender and however of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -102,7 +102,7 @@ class Conviction:
 class Referee(Protocol):
     """What a reader computes for itself; `workloads` has the means."""
 
-    def recheck(self, spec: JobSpec, output: Output, trace: Trace) -> Expected:
+    def recheck(self, spec: JobSpec, output: Output, trace: Trace, *, steps: Sequence[int] = ()) -> Expected:
         """As `workloads.executor.Executor.recheck`; `Malformed` where no honest run gives this answer."""
         ...
 
@@ -217,7 +217,7 @@ def _thresholds(spec: JobSpec, calibrations: Mapping[bytes, Calibration]) -> Map
 def _check_tensors(
     bundle: Bundle, spec: JobSpec, thresholds: Mapping[str, float], referee: Referee
 ) -> tuple[FaultWord, float]:
-    """How far the whole answer is from what we compute; a distance of 1 stands for "refused"."""
+    """How far the answer is from what we compute, at the steps that the jury was drawn to look at; 1 is "refused"."""
     assert isinstance(bundle.shown, Tensors), "the other kind"
     output, trace, receipt = bundle.shown.output, bundle.shown.trace, bundle.receipt
     case = open_draw(spec, receipt.commitment, receipt.secret, receipt.pool)
@@ -230,8 +230,8 @@ def _check_tensors(
     assert fingerprint is not None, "demanded"
     try:
         fingerprint.admit(spec.input(), output, trace)
-        expected = referee.recheck(spec, output, trace)
-        distances = fingerprint.compare(output, trace, expected)
+        expected = referee.recheck(spec, output, trace, steps=case.drawn)
+        distances = fingerprint.distances(output, trace, expected, case.drawn)
     except Malformed as exc:
         code = exc.code if isinstance(exc, Refused) else "claim"
         return "refused", float(bundle.measure == f"refused.{code}")

@@ -198,7 +198,8 @@ class Juror:
         if isinstance(result, Finding):
             return result
         assert hearing.fingerprint is not None, "a case without a fingerprint has a finding"
-        return judge(hearing.fingerprint, hearing.thresholds, hearing.ask.output, hearing.ask.trace, result)
+        ask, drawn = hearing.ask, hearing.case.drawn
+        return judge(hearing.fingerprint, hearing.thresholds, ask.output, ask.trace, result, drawn)
 
     def _salt(self, case: Case) -> bytes:
         return digest("juror.salt", self._signer.sign(digest("juror.salt.seed", case.job, case.root)))

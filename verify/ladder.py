@@ -1,10 +1,10 @@
 """The jobs that one answer may be judged under: a small jury, larger ones if it does not agree, all fixed at once.
 
-A ladder is one `JobSpec` per level, equal but for jury size, beacon hash and nonce. The first one's nonce commits to
-the beacon hashes of all levels above, theirs to the first one's id, so whoever accepts the first job has accepted
-the ladder, and the worker signs the same root for every level before it learns any secret. Hence every draw at every
-level is a function of values fixed before anyone knew any jury: no vote, silence or outcome below
-enters a draw above. Were the outcome an input, each of m dissenters could choose between two draws, and the requester
+A ladder is one `JobSpec` per level, equal but for jury size, spots, beacon hash and nonce. The first one's nonce
+commits to the beacon hashes of all levels above, theirs to the first one's id, so whoever accepts the first job has
+accepted the ladder, and the worker signs the same root for every level before it learns any secret. Hence every draw
+at every level is a function of values fixed before anyone knew any jury: no vote, silence or outcome below enters a
+draw above. Were the outcome an input, each of m dissenters could choose between two draws, and the requester
 among 2**m (`verify.odds.best_of`). Were the next jury drawn further down the first order, the whole ladder would be
 known, and could be bribed, from the first secret on; here a level's jury is unknown to all but the requester
 until its own secret is out. Format: docs/spec/escalation.md.
@@ -31,10 +31,19 @@ NONCE_BYTES = 16
 
 @dataclass(frozen=True)
 class Level:
-    """A jury of `size` (odd), of which `needed` equal votes, more than half, end the matter."""
+    """A jury of `size` (odd), of which `needed` equal votes, more than half, end the matter.
+
+    `spots` is how many drawn steps it recomputes (0 = all); None leaves that to the job.
+    """
 
     size: int
     needed: int
+    spots: int | None = None
+
+    def of(self, spec: JobSpec) -> JobSpec:
+        """The job with this level's jury size and spots."""
+        spots = spec.spots if self.spots is None else self.spots
+        return msgspec.structs.replace(spec, jury_size=self.size, spots=spots)
 
     def __post_init__(self) -> None:
         assert self.size % 2 == 1, "an even jury can tie"
@@ -63,16 +72,16 @@ def build_ladder(spec: JobSpec, levels: Sequence[Level], secrets: Sequence[bytes
     """The specs of all levels.
 
     Args:
-        spec: the job; its nonce is the requester's randomness, its jury size and beacon hash are replaced.
+        spec: the job; its nonce is the requester's randomness, its jury size, spots and beacon hash are replaced.
         levels: smallest first. secrets: the beacon secret of each level, 32 bytes.
     """
     assert 0 < len(levels) == len(secrets) <= LEVELS_MAX, "a secret for every level"
     hashes = [beacon_hash(secret) for secret in secrets]
     first = msgspec.structs.replace(
-        spec, jury_size=levels[0].size, beacon_hash=hashes[0], nonce=first_nonce(spec.nonce, hashes[1:])
+        levels[0].of(spec), beacon_hash=hashes[0], nonce=first_nonce(spec.nonce, hashes[1:])
     )
     above = [
-        msgspec.structs.replace(first, jury_size=level.size, beacon_hash=hashed, nonce=level_nonce(first.id, index))
+        msgspec.structs.replace(level.of(first), beacon_hash=hashed, nonce=level_nonce(first.id, index))
         for index, (level, hashed) in enumerate(zip(levels[1:], hashes[1:], strict=True), 1)
     ]
     return [first, *above]
@@ -106,7 +115,7 @@ def check_ladder(specs: Sequence[JobSpec], levels: Sequence[Level], nonce: bytes
     demand(first.nonce == expected, "ladder.nonce", "the first level does not commit to those above")
     for index, spec in enumerate(specs[1:], 1):
         like = msgspec.structs.replace(
-            first, jury_size=spec.jury_size, beacon_hash=spec.beacon_hash, nonce=level_nonce(first.id, index)
+            levels[index].of(first), beacon_hash=spec.beacon_hash, nonce=level_nonce(first.id, index)
         )
         demand(spec == like, "ladder.spec", f"level {index} differs from the first in more than its jury")
 

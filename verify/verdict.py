@@ -7,7 +7,7 @@ at all (the worker's fault). inconclusive: our own run gave nothing to compare w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -64,7 +64,12 @@ def inconclusive(why: str) -> Finding:
 
 
 def judge(
-    fingerprint: Fingerprint, thresholds: Mapping[str, float], output: Output, trace: Trace, expected: Expected
+    fingerprint: Fingerprint,
+    thresholds: Mapping[str, float],
+    output: Output,
+    trace: Trace,
+    expected: Expected,
+    steps: Sequence[int] = (),
 ) -> Finding:
     """Compare and decide.
 
@@ -73,12 +78,13 @@ def judge(
         thresholds: for each decisive measure the largest honest distance, as calibrated.
         output, trace: the worker's claim, admitted by the fingerprint.
         expected: our own result.
+        steps: those that it is about, where only some were drawn; ascending, all if empty.
     """
     missing = sorted(set(fingerprint.resolution) - set(thresholds))
     if missing:
         return abstain("threshold", f"no threshold for {', '.join(missing)}")
     try:
-        distances = fingerprint.compare(output, trace, expected)
+        distances = fingerprint.distances(output, trace, expected, steps)
     except Refused as exc:
         return refused(exc)
     except ExpectedUnusable as exc:

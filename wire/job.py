@@ -13,7 +13,7 @@ from wire.codec import Wire
 from wire.envelope import Envelope
 from wire.errors import Malformed
 from wire.hashing import digest
-from wire.limits import INPUT_BYTES_MAX, TENSORS_MAX
+from wire.limits import INPUT_BYTES_MAX, STEPS_DRAWN_MAX, TENSORS_MAX
 from wire.peer import PeerId
 from wire.tensor import Tensor
 
@@ -67,6 +67,7 @@ class JobSpec(Wire, frozen=True):
         calibration: 32-byte hash of the thresholds that the jury must use.
         seed: seed of the Philox generator, 0..2**64-1.
         jury_size: odd; 0 means that nobody checks and nothing is earned.
+        spots: how many steps of the run each juror recomputes, drawn by the beacon; 0 = all. See `check_spots`.
         price_micro: what the worker earns on `accept`; `fee_micro`: what each juror earns on any verdict.
         requester: the payer.
         pool: hash of the canonical list of `PoolMember`, fixed before any work is done.
@@ -85,6 +86,7 @@ class JobSpec(Wire, frozen=True):
     calibration: bytes
     seed: int
     jury_size: int
+    spots: int
     price_micro: int
     fee_micro: int
     requester: PeerId
@@ -106,6 +108,22 @@ class JobSpec(Wire, frozen=True):
             Malformed: the input does not fit the kind.
         """
         return codec.decode(INPUTS[self.kind], self.inputs, bytes_max=INPUT_BYTES_MAX)
+
+
+def check_spots(spec: JobSpec) -> None:
+    """Check `JobSpec.spots`: at most the run's steps, and 0 where single steps cannot be recomputed.
+
+    Raises:
+        Malformed: it is out of range, or the input that says how many steps there are does not decode.
+    """
+    if spec.spots == 0:
+        return
+    if (spec.kind, spec.lane) != ("image.generate", "tolerant"):
+        raise Malformed(f"spots {spec.spots}: {spec.kind} in lane {spec.lane} is checked whole, with 0")
+    given = spec.input()
+    assert isinstance(given, ImageInput), "the input of an image"
+    if not 0 < spec.spots <= given.steps <= STEPS_DRAWN_MAX:
+        raise Malformed(f"spots {spec.spots}: 0 to {given.steps}, the steps of the run, is allowed")
 
 
 class Output(Wire, frozen=True):

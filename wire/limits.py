@@ -18,6 +18,9 @@ TENSORS_MAX = 16
 INPUT_BYTES_MAX = 64 << 10
 """Longest encoded job input."""
 
+STEPS_DRAWN_MAX = 4096
+"""Longest run of which single steps may be drawn."""
+
 DEPTH_MAX = 16
 """Deepest nesting of arrays and maps in any message."""
 

@@ -59,7 +59,11 @@ class Child:
                 return pipe.Ran(call, output, trace)
             if isinstance(request, pipe.Recheck):
                 expected = self._executor.recheck(
-                    request.spec, request.output, request.trace, cancelled=lambda: call == self._cancelled
+                    request.spec,
+                    request.output,
+                    request.trace,
+                    steps=request.steps,
+                    cancelled=lambda: call == self._cancelled,
                 )
                 return pipe.Rechecked(call, expected)
             return pipe.Healthy(call, self._executor.health())

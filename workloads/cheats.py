@@ -6,7 +6,7 @@ honest: these are cheating workers, not cheating jurors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import msgspec
@@ -32,6 +32,7 @@ CHEATS = {
     "int8-weights": "all kinds: weights quantised to int8 per row",
     "bf16-weights": "all kinds: weights rounded to bfloat16",
     "wrong-seed": "images and sampled text: noise of another seed",
+    "spliced-trajectory": "images: an honest first half, then the end of a run of the same class from another seed",
     "short-prompt": "text: only the last 16 characters of the prompt are read",
     "random-embedding": "embeddings: random unit vectors",
 }
@@ -108,9 +109,17 @@ class CheatingExecutor:
         self._honest.cancel(job)
         self._worker.cancel(job)
 
-    def recheck(self, spec: JobSpec, output: Output, trace: Trace, *, cancelled: CancelCheck = never) -> Expected:
+    def recheck(
+        self,
+        spec: JobSpec,
+        output: Output,
+        trace: Trace,
+        *,
+        steps: Sequence[int] = (),
+        cancelled: CancelCheck = never,
+    ) -> Expected:
         """See `Executor`; honest."""
-        return self._honest.recheck(spec, output, trace, cancelled=cancelled)
+        return self._honest.recheck(spec, output, trace, steps=steps, cancelled=cancelled)
 
     def run(self, spec: JobSpec, *, emit: Emit, cancelled: CancelCheck) -> tuple[Output, Trace]:
         """See `Executor`; the answer is wrong."""
@@ -120,6 +129,10 @@ class CheatingExecutor:
         if isinstance(given, ImageInput) and self._cheat == "interpolated-trajectory":
             short = _with_input(spec, ImageInput(given.label, min(4, given.steps)))
             return forgeries.straight_line(self._worker.run(short, emit=emit, cancelled=cancelled), given.steps)
+        if isinstance(given, ImageInput) and self._cheat == "spliced-trajectory":
+            mine = self._worker.run(spec, emit=emit, cancelled=cancelled)
+            cached = self._worker.run(_other(spec, given, self._cheat), emit=_unheard, cancelled=cancelled)
+            return forgeries.spliced(mine, cached, given.steps // 2)
         if isinstance(given, EmbedInput) and self._cheat == "random-embedding":
             return self._random(spec, given, emit)
         other = _other(spec, given, self._cheat)
@@ -175,7 +188,7 @@ class CheatingExecutor:
 
     def _random(self, spec: JobSpec, given: EmbedInput, emit: Emit) -> tuple[Output, Trace]:
         self._worker.prepare(spec)
-        width = self._honest.run(spec, emit=lambda event: None, cancelled=lambda: False)[0].tensors["vectors"].shape[1]
+        width = self._honest.run(spec, emit=_unheard, cancelled=never)[0].tensors["vectors"].shape[1]
         vectors = np.random.Generator(np.random.Philox(spec.seed)).normal(size=(len(given.texts), width))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         emit(Progress(len(given.texts), len(given.texts)))
@@ -194,6 +207,10 @@ def _another(seed: int) -> int:
     return (seed + 1) % (1 << 64)
 
 
+def _unheard(event: object) -> None:
+    """For runs that nobody follows."""
+
+
 LESS: dict[str, Callable[[int], int]] = {
     "fewer-steps": lambda steps: steps // 2,
     "one-step-less": lambda steps: steps - 1,
@@ -204,7 +221,7 @@ LESS: dict[str, Callable[[int], int]] = {
 
 def _other(spec: JobSpec, given: Wire, cheat: str) -> JobSpec:
     """The job that is run in place of the one asked for."""
-    if cheat in ("wrong-seed", "swapped-noise"):
+    if cheat in ("wrong-seed", "swapped-noise", "spliced-trajectory"):
         return _replace(spec, seed=_another(spec.seed))
     changed: Wire = given
     if isinstance(given, ImageInput) and cheat == "other-input":

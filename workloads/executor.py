@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from wire.codec import Wire
@@ -104,8 +104,21 @@ class Executor(Protocol):
         """
         ...
 
-    def recheck(self, spec: JobSpec, output: Output, trace: Trace, *, cancelled: CancelCheck = never) -> Expected:
+    def recheck(
+        self,
+        spec: JobSpec,
+        output: Output,
+        trace: Trace,
+        *,
+        steps: Sequence[int] = (),
+        cancelled: CancelCheck = never,
+    ) -> Expected:
         """Compute what the jury compares with a claimed answer (docs/spec/workloads.md names the tensors).
+
+        Args:
+            spec: the job. output, trace: the claim.
+            steps: which steps of an image's run to recompute, ascending; all if empty.
+            cancelled: as in `run`.
 
         Raises:
             Malformed: the claim has the wrong tensors, shapes or values: no honest run gives it.

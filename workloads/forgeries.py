@@ -109,6 +109,12 @@ def swapped_noise(answer: Answer, noise: Array) -> Answer:
     return image.answer(latents)
 
 
+def spliced(answer: Answer, other: Answer, at: int) -> Answer:
+    """The run of `answer` up to the state after step `at`, then the states and the picture of `other`."""
+    states, rest = (each[1].tensors["latents"].numpy().astype(np.float32) for each in (answer, other))
+    return image.answer(np.concatenate([states[: at + 1], rest[at + 1 :]]))
+
+
 def with_sketch(answer: Answer, sketch: Tensor) -> Answer:
     """The text with a sketch made by somebody else, or for another job."""
     return answer[0], Trace({"sketch": sketch})

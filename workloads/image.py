@@ -1,4 +1,4 @@
-"""`image.generate`: DDIM from derivable noise, and re-checking of all steps in one batch."""
+"""`image.generate`: DDIM from derivable noise at derivable times, and re-checking of steps in one batch."""
 
 from __future__ import annotations
 
@@ -28,33 +28,58 @@ class ImageModel:
     def __init__(self, network: Network, config: Mapping[str, int], *, exact: bool, sequential: bool = False) -> None:
         self.network, self.exact, self.sequential = network, exact, sequential
         self.size = config["height"], config["width"]
+        self.jitter = config["jitter_percent"] / 100
         self.dtype: np.dtype[np.floating] = np.dtype(np.float64 if exact else np.float32)
 
     def run(self, given: ImageInput, seed: int, emit: Emit, cancelled: CancelCheck) -> tuple[Output, Trace]:
         """Denoise step by step; the trace holds every latent, the initial noise first."""
         latents = [noise.normal(seed, *self.size)]
-        times = diffusion.times(given.steps)
         for done in range(given.steps):
             stop_at(cancelled)
-            latents.append(self.steps(latents[-1][None], given.label, times[done : done + 2])[0])
+            latents.append(self.steps(latents[-1][None], given, seed, [done])[0])
             emit(Progress(done + 1, given.steps))
         return answer(np.stack(latents))
 
-    def steps(self, x: NDArray[np.float32], label: int, times: NDArray[np.float64]) -> NDArray[np.float32]:
-        """The latents at times[1:] from those at times[:-1], f4[n, h, w]; each row is a step of its own."""
-        return self._between(x, label, times[:-1], times[1:])
+    def steps(self, x: NDArray[np.float32], given: ImageInput, seed: int, at: Sequence[int]) -> NDArray[np.float32]:
+        """The latents after these steps of a run.
 
-    def _between(
-        self, x: NDArray[np.float32], label: int, now: NDArray[np.float64], then: NDArray[np.float64]
-    ) -> NDArray[np.float32]:
+        Args:
+            x: f4[n, h, w], the latents before them. at: n numbers of steps, 0..given.steps - 1.
+        """
+        times, index = diffusion.times(given.steps, seed, self.jitter), np.array(at)
+        now, then = times[index], times[index + 1]
         wide = x.astype(self.dtype)
-        v = self.network(wide, diffusion.features(now, np.full(len(now), label)))
+        v = self.network(wide, diffusion.features(now, np.full(len(now), given.label)))
         return diffusion.step(wide, v, now, then).astype(np.float32)
+
+    def recheck(
+        self, given: ImageInput, seed: int, output: Output, trace: Trace, emit: Emit, cancelled: CancelCheck
+    ) -> Expected:
+        """Own noise, own step from each claimed latent, own pixels; in the exact lane a full run of our own."""
+        if self.exact:
+            self._claims(given, output, trace)
+            own, own_trace = self.run(given, seed, emit, cancelled)
+            return Expected({**own.tensors, **own_trace.tensors})
+        stop_at(cancelled)
+        return self.recheck_steps(given, seed, output, trace, range(given.steps))
+
+    def recheck_steps(
+        self, given: ImageInput, seed: int, output: Output, trace: Trace, drawn: Sequence[int]
+    ) -> Expected:
+        """As `recheck`, with `steps` f4[k, h, w] of the k `drawn` ones only (0..given.steps - 1)."""
+        latents = self._claims(given, output, trace)
+        return self.spot(given, seed, latents[list(drawn)], drawn, latents[-1])
+
+    def _claims(self, given: ImageInput, output: Output, trace: Trace) -> NDArray[np.float32]:
+        """The claimed latents f4[steps + 1, h, w]; Malformed where anything has another shape than an honest run's."""
+        shape = (given.steps + 1, *self.size)
+        claims.array(claims.only(output, "pixels")["pixels"], "pixels", "u1", self.size)
+        return claims.array(claims.only(trace, "latents")["latents"], "latents", "f4", shape)
 
     def spot(
         self, given: ImageInput, seed: int, states: NDArray[np.float32], drawn: Sequence[int], last: NDArray[np.float32]
     ) -> Expected:
-        """What `recheck` computes, for a run of which only some states were opened.
+        """What a juror computes from claimed states.
 
         Args:
             states: f4[k, h, w], the claimed states before the `drawn` steps (0..steps - 1).
@@ -67,35 +92,11 @@ class ImageModel:
             "noise": from_numpy(noise.normal(seed, *self.size)),
             "pixels": from_numpy(diffusion.pixels(last)),
         }
-        if drawn:
-            times, at = diffusion.times(given.steps), np.array(drawn)
-            expected["steps"] = from_numpy(self._between(states, given.label, times[at], times[at + 1]))
+        if len(drawn):
+            parts = [slice(at, at + 1) for at in range(len(drawn))] if self.sequential else [slice(None)]
+            steps = [self.steps(states[part], given, seed, drawn[part]) for part in parts]
+            expected["steps"] = from_numpy(np.concatenate(steps))
         return Expected(expected)
-
-    def recheck(
-        self, given: ImageInput, seed: int, output: Output, trace: Trace, emit: Emit, cancelled: CancelCheck
-    ) -> Expected:
-        """Own noise, own step from each claimed latent, own pixels; in the exact lane a full run of our own."""
-        shape = (given.steps + 1, *self.size)
-        latents = claims.array(claims.only(trace, "latents")["latents"], "latents", "f4", shape)
-        claims.array(claims.only(output, "pixels")["pixels"], "pixels", "u1", self.size)
-        if self.exact:
-            own, own_trace = self.run(given, seed, emit, cancelled)
-            return Expected({**own.tensors, **own_trace.tensors})
-        stop_at(cancelled)
-        times = diffusion.times(given.steps)
-        if self.sequential:
-            rows = [self.steps(latents[i : i + 1], given.label, times[i : i + 2])[0] for i in range(given.steps)]
-            steps = np.stack(rows)
-        else:
-            steps = self.steps(latents[:-1], given.label, times)
-        return Expected(
-            {
-                "noise": from_numpy(noise.normal(seed, *self.size)),
-                "steps": from_numpy(steps),
-                "pixels": from_numpy(diffusion.pixels(latents[-1])),
-            }
-        )
 
 
 def answer(latents: NDArray[np.float32]) -> tuple[Output, Trace]:

@@ -6,10 +6,12 @@ Pure and free of NumPy, so that a node can refuse a job before any process is st
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 from wire.codec import Wire
 from wire.errors import LocalError, Malformed
-from wire.job import INPUTS, EmbedInput, ImageInput, JobSpec, TextInput
+from wire.job import INPUTS, EmbedInput, ImageInput, JobSpec, TextInput, check_spots
 from workloads.executor import NUMERICS
 
 METHODS = ("greedy", "beam", "sample")
@@ -43,7 +45,27 @@ def check(spec: JobSpec) -> Wire:
     except Malformed as exc:
         raise LocalError(f"inputs of {spec.kind} do not decode: {exc}") from exc
     check_input(given)
+    try:
+        check_spots(spec)
+    except Malformed as exc:
+        raise LocalError(str(exc)) from exc
     return given
+
+
+def check_steps(spec: JobSpec, given: Wire, steps: Sequence[int]) -> None:
+    """The steps that a re-check is asked to look at; none means all.
+
+    Raises:
+        LocalError: they do not ascend, are not steps of this run, or the job cannot be checked by steps.
+    """
+    if not steps:
+        return
+    if not isinstance(given, ImageInput) or spec.lane != "tolerant":
+        raise LocalError(f"{spec.kind} in lane {spec.lane} is checked whole, not at {len(steps)} steps")
+    _within("first step", steps[0], 0, given.steps - 1)
+    _within("last step", steps[-1], 0, given.steps - 1)
+    if any(one >= other for one, other in pairwise(steps)):
+        raise LocalError("steps to check must ascend")
 
 
 def check_input(given: Wire) -> None:

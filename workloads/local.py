@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
@@ -29,6 +29,10 @@ class _Runner(Protocol):
     def recheck(
         self, given: Wire, seed: int, output: Output, trace: Trace, emit: Emit, cancelled: CancelCheck
     ) -> Expected: ...
+
+
+class _SteppedRunner(_Runner, Protocol):
+    def recheck_steps(self, given: Wire, seed: int, output: Output, trace: Trace, steps: Sequence[int]) -> Expected: ...
 
 
 class LocalExecutor:
@@ -76,10 +80,21 @@ class LocalExecutor:
         with self.marked(spec.id, cancelled) as stop:
             return runner.run(given, spec.seed, emit, stop)
 
-    def recheck(self, spec: JobSpec, output: Output, trace: Trace, *, cancelled: CancelCheck = never) -> Expected:
+    def recheck(
+        self,
+        spec: JobSpec,
+        output: Output,
+        trace: Trace,
+        *,
+        steps: Sequence[int] = (),
+        cancelled: CancelCheck = never,
+    ) -> Expected:
         """See `Executor`; `cancelled` is polled as in `run`."""
         given, runner = self.prepare(spec)
+        inputs.check_steps(spec, given, steps)
         with self.marked(spec.id, cancelled) as stop:
+            if steps:
+                return cast(_SteppedRunner, runner).recheck_steps(given, spec.seed, output, trace, steps)
             return runner.recheck(given, spec.seed, output, trace, _ignore, stop)
 
     @contextmanager

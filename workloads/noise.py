@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 TEXT, IMAGE = 1, 2
 """Purposes: the second word of the key."""
+NOISE, TIMES = 0, 1
+"""Positions of purpose `IMAGE`: the state from which a run starts, and its times."""
 
 _LN2_HIGH, _LN2_LOW = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")
 _TERMS = 11
@@ -66,6 +68,6 @@ def gumbel(uniform: NDArray[np.float64]) -> NDArray[np.float64]:
 def normal(seed: int, height: int, width: int) -> NDArray[np.float32]:
     """f4[height, width] standard normal noise, by Box and Muller's transform in float64."""
     count = height * width
-    u = uniform(seed, IMAGE, 0, 2 * count)
+    u = uniform(seed, IMAGE, NOISE, 2 * count)
     values = np.sqrt(-2.0 * np.log(u[:count])) * np.cos(2.0 * np.pi * u[count:])
     return values.astype(np.float32).reshape(height, width)

@@ -35,6 +35,7 @@ class Recheck(Wire, frozen=True, tag="recheck"):
     spec: JobSpec
     output: Output
     trace: Trace
+    steps: list[int]
 
 
 class Cancel(Wire, frozen=True, tag="cancel"):

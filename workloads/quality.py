@@ -40,9 +40,9 @@ def generated(model: Model, count: int, steps: int = STEPS) -> tuple[NDArray[np.
     network = forward.ImageNetwork(weights.load(model.read("weights.safetensors")), config, np.float32)
     labels = np.arange(count) % diffusion.LABELS
     x: Floats = np.stack([noise.normal(seed, config["height"], config["width"]) for seed in range(count)])
-    times = diffusion.times(steps)
+    times = np.stack([diffusion.times(steps, seed, config["jitter_percent"] / 100) for seed in range(count)])
     for i in range(steps):
-        now, then = np.full(count, times[i]), np.full(count, times[i + 1])
+        now, then = times[:, i], times[:, i + 1]
         x = diffusion.step(x, network(x, diffusion.features(now, labels)), now, then)
     return np.stack([diffusion.pixels(latent) for latent in x]), labels
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -208,15 +208,20 @@ class Pool:
         assert isinstance(answer, pipe.Ran), "a run is answered by Ran"
         return answer.output, answer.trace
 
-    async def recheck(self, spec: JobSpec, output: Output, trace: Trace) -> Expected:
+    async def recheck(self, spec: JobSpec, output: Output, trace: Trace, *, steps: Sequence[int] = ()) -> Expected:
         """Compute what the jury compares.
+
+        Args:
+            steps: which steps of an image's run, ascending; all if empty.
 
         Raises:
             Malformed: the claim has a shape that no honest run gives: the verdict is `reject`.
             As `run` otherwise.
         """
         self.validate(spec)
-        answer = await self._call(spec.id, lambda call: pipe.Recheck(call, spec, output, trace), lambda event: None)
+        answer = await self._call(
+            spec.id, lambda call: pipe.Recheck(call, spec, output, trace, list(steps)), lambda event: None
+        )
         assert isinstance(answer, pipe.Rechecked), "a re-check is answered by Rechecked"
         return answer.expected
 

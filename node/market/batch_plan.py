@@ -83,6 +83,7 @@ def plan_batch(context: Context, finder: Finder, request: Request, offered: Offe
             calibration=record.hash,
             seed=item.seed,
             jury_size=request.jury_size,
+            spots=0,  # few jobs are audited, and those whole: the incentive condition counts on it
             price_micro=price,
             fee_micro=bargain.fee_micro,
             requester=context.identity.peer,

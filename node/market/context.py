@@ -70,7 +70,7 @@ class Executors(Protocol):
         """See `workloads.executor.Executor.run`."""
         ...
 
-    async def recheck(self, spec: JobSpec, output: Output, trace: Trace) -> Expected:
+    async def recheck(self, spec: JobSpec, output: Output, trace: Trace, *, steps: Sequence[int] = ()) -> Expected:
         """See `workloads.executor.Executor.recheck`."""
         ...
 

@@ -72,12 +72,12 @@ class JurorService:
 
     async def _recompute(self, hearing: Hearing) -> Expected | Finding:
         """Our own result; a fault of our executor is no verdict on the worker."""
-        context, ask = self._context, hearing.ask
-        if hearing.case.spec.model not in {model.cid for model in context.models}:
+        context, ask, case = self._context, hearing.ask, hearing.case
+        if case.spec.model not in {model.cid for model in context.models}:
             return verdict.abstain("model", "the model is not installed here")
         try:
             async with context.slots.one():
-                return await context.pool.recheck(hearing.case.spec, ask.output, ask.trace)
+                return await context.pool.recheck(case.spec, ask.output, ask.trace, steps=case.drawn)
         except Malformed as exc:
             return verdict.refused(exc)
         except (StorageError, ExecutorCrashed) as exc:

@@ -45,7 +45,7 @@ from verify.round import Outcome
 from wire import codec
 from wire.envelope import Envelope, seal, unseal
 from wire.errors import Busy, LocalError, Malformed, RemoteError, StorageError, TransportError
-from wire.job import Commitment, JobSpec, Output, PoolMember, Trace
+from wire.job import INPUTS, Commitment, ImageInput, JobSpec, Output, PoolMember, Trace
 from wire.peer import PeerId, to_text
 from wire.transport import Channel
 from workloads.executor import NUMERICS
@@ -233,6 +233,7 @@ class Requester:
             calibration=calibration.hash,
             seed=request.seed,
             jury_size=request.jury_size,
+            spots=spots_for(self._context, request),
             price_micro=price,
             fee_micro=fee,
             requester=self._context.identity.peer,
@@ -341,6 +342,14 @@ def left_out(peers: dict[PeerId, str]) -> str:
     told = [f"{to_text(peer)[-8:]} not in the jury pool: {why}" for peer, why in list(peers.items())[:LEFT_OUT_TOLD]]
     more = len(peers) - len(told)
     return "; ".join([*told, *([f"{more} more not in the jury pool"] if more else [])])
+
+
+def spots_for(context: Context, request: Request) -> int:
+    """How many drawn steps each juror recomputes; 0 is all: exact runs, what has no steps, what nobody checks."""
+    given = codec.decode(INPUTS[request.kind], request.inputs)
+    if not isinstance(given, ImageInput) or request.lane != "tolerant" or request.jury_size == 0:
+        return 0
+    return min(context.settings.image_spots, given.steps)
 
 
 def calibration_of(context: Context, request: Request) -> Calibration:

@@ -105,11 +105,12 @@ def _images(indices: range, steps: int, way: Way) -> Pixels:
     model = _model("image.generate", way.variant, way.alter)
     assert isinstance(model, ImageModel)
     labels = np.array([(label_of(i) + way.other) % diffusion.LABELS for i in indices])
-    x: NDArray[np.floating] = np.stack([noise.normal(SEED_IMAGES + i + way.shift, *model.size) for i in indices])
-    times = diffusion.times(way.steps(steps))
+    seeds = [SEED_IMAGES + i + way.shift for i in indices]
+    x: NDArray[np.floating] = np.stack([noise.normal(seed, *model.size) for seed in seeds])
+    times = np.stack([diffusion.times(way.steps(steps), seed, model.jitter) for seed in seeds], axis=1)
     for now, then in pairwise(times):
-        at, to = np.full(len(x), now), np.full(len(x), then)
-        x = diffusion.step(x, model.network(x, diffusion.features(at, labels)), at, to).astype(np.float32)
+        v = model.network(x, diffusion.features(now, labels))
+        x = diffusion.step(x, v, now, then).astype(np.float32)
     return np.stack([diffusion.pixels(latent) for latent in x])
 
 

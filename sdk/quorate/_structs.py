@@ -27,6 +27,7 @@ class JobSpec(Struct, frozen=True):
     calibration: bytes
     seed: int
     jury_size: int
+    spots: int
     price_micro: int
     fee_micro: int
     requester: bytes
@@ -35,6 +36,11 @@ class JobSpec(Struct, frozen=True):
     nonce: bytes
     created_ms: int
     deadline_ms: int
+
+
+class ImageInput(Struct, frozen=True):
+    label: int
+    steps: int
 
 
 class Commitment(Struct, frozen=True):

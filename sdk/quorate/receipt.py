@@ -26,11 +26,13 @@ from quorate._canonical import (
     peer_text,
 )
 from quorate._draw import draw_order
-from quorate._structs import Commitment, JobSpec, JurorCommit, JurorReveal, KeyRecord, Statement
+from quorate._structs import Commitment, ImageInput, JobSpec, JurorCommit, JurorReveal, KeyRecord, Statement
 from quorate._structs import Receipt as _Receipt
 from quorate.errors import InvalidReceipt
 
 RECEIPT_BYTES_MAX = 512 << 10
+INPUT_BYTES_MAX = 64 << 10
+STEPS_DRAWN_MAX = 4096
 JURY_MAX = 21
 POOL_MAX = 64
 DISTANCES_MAX = 16
@@ -57,6 +59,7 @@ class ReceiptSummary:
 
     Attributes:
         verdict: `unaudited` where no quorum signed.
+        spots: how many steps of an image's run each juror recomputed, drawn after the commitment; 0 is all.
         replaced: peers that stood before a juror in the draw and were passed over.
         output: digest of the answer; `output_checked` says whether the answer itself was compared with it.
     """
@@ -72,6 +75,7 @@ class ReceiptSummary:
     requester: str
     worker: str
     jury_size: int
+    spots: int
     jurors: tuple[Juror, ...]
     replaced: int
     output: str
@@ -156,11 +160,22 @@ class _Reading:
         _require(self.spec.version == 1, "spec.version", str(self.spec.version))
         size = self.spec.jury_size
         _require(size == 0 or (0 < size <= JURY_MAX and size % 2 == 1), "spec.jury_size", str(size))
+        _require(self.spec.spots == 0 or 0 < self.spec.spots <= self._steps(), "spec.spots", str(self.spec.spots))
         self.job = digest("job", receipt.spec.body)
         self.worker = receipt.commitment.author
 
+    def _steps(self) -> int:
+        """How many steps can be drawn: those of an image's run in the tolerant lane, else none."""
+        if (self.spec.kind, self.spec.lane) != ("image.generate", "tolerant"):
+            return 0
+        try:
+            steps = decode(ImageInput, self.spec.inputs, INPUT_BYTES_MAX).steps
+        except NotCanonical as exc:
+            raise InvalidReceipt("spec.spots", str(exc)) from exc
+        return steps if steps <= STEPS_DRAWN_MAX else 0
+
     def check_commitment(self) -> None:
-        """Checks 7 to 11: the worker committed to this output, and the beacon was fixed before."""
+        """Checks 8 to 12: the worker committed to this output, and the beacon was fixed before."""
         receipt = self.receipt
         self.promise = _open("commitment", receipt.commitment, "commitment", Commitment)
         _require(self.promise.job == self.job, "commitment.job")
@@ -172,7 +187,7 @@ class _Reading:
         _require(len(receipt.secret) == 32 and fixed, "beacon")
 
     def check_jury(self) -> None:
-        """Checks 12 to 17: the pool is the one that was fixed, the jury was drawn from it, and its keys are its own."""
+        """Checks 13 to 18: the pool is the one that was fixed, the jury was drawn from it, and its keys are its own."""
         receipt = self.receipt
         self._check_pool()
         _require(len(receipt.commits) <= self.spec.jury_size, "commit", "more than the jury")
@@ -216,7 +231,7 @@ class _Reading:
         return said.job == self.job and said.root == self.promise.root
 
     def check_reveals(self) -> None:
-        """Checks 18 to 23: each juror opened what it had sealed, and signed its own vote."""
+        """Checks 19 to 24: each juror opened what it had sealed, and signed its own vote."""
         seals = {juror: commit.seal for juror, commit in zip(self.jury, self.commits, strict=True)}
         self.reveals: dict[bytes, JurorReveal] = {}
         waiting = iter(self.jury)
@@ -242,7 +257,7 @@ class _Reading:
             _require(signed, "reveal.vote", "the signature does not verify")
 
     def check_certificate(self) -> None:
-        """Checks 24 to 29: a majority signed this verdict, or there was none to be had."""
+        """Checks 25 to 30: a majority signed this verdict, or there was none to be had."""
         certificate, size = self.receipt.certificate, self.spec.jury_size
         if certificate is None:
             votes = Counter(reveal.verdict for reveal in self.reveals.values() if reveal.verdict in VOTES)
@@ -280,6 +295,7 @@ class _Reading:
             requester=peer_text(spec.requester),
             worker=peer_text(self.worker),
             jury_size=spec.jury_size,
+            spots=spec.spots,
             jurors=tuple(self._juror(peer, rank) for peer, rank in zip(self.jury, self.ranks, strict=True)),
             replaced=self.ranks[-1] + 1 - len(self.ranks) if self.ranks else 0,
             output=self.receipt.output.hex(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -93,11 +93,11 @@ class InlinePool:
             on_event(event)
         return output, trace
 
-    async def recheck(self, spec: JobSpec, output: Output, trace: Trace) -> Expected:
+    async def recheck(self, spec: JobSpec, output: Output, trace: Trace, *, steps: Sequence[int] = ()) -> Expected:
         await trio.sleep(RUN_S)
-        key = _key("", spec, output, trace)
+        key = _key(f"steps {list(steps)}", spec, output, trace)
         if key not in _rechecks:
-            _rechecks[key] = _executor(self._cheat).recheck(spec, output, trace)
+            _rechecks[key] = _executor(self._cheat).recheck(spec, output, trace, steps=steps)
         return _rechecks[key]
 
 

@@ -105,6 +105,24 @@ def test_a_cheat_is_rejected_unpaid_and_loses_trust_and_another_worker_is_found(
     run(main, seed)
 
 
+@pytest.mark.parametrize(
+    ("lane", "wished", "spots"), [("tolerant", 1, 1), ("tolerant", 0, 0), ("tolerant", 9, 4), ("exact", 1, 0)]
+)
+def test_jurors_of_an_image_recompute_the_drawn_steps(lane: str, wished: int, spots: int) -> None:
+    """As many as the requester's setting says, all of them in the exact lane; the receipt says how many."""
+
+    async def main() -> None:
+        async with market(1, image_spots=wished) as w:
+            job = await finished(w.nodes[0].app, {**IMAGE, "lane": lane})
+            assert (job.state, job.verdict) == ("settled", "accept"), seen(job)
+            assert job.receipt is not None
+            summary = verifier.check(verifier.decode(job.receipt))
+            assert summary.spec.spots == verify_receipt(job.receipt).spots == spots
+            await check_books(w, honest=True)
+
+    run(main, 1)
+
+
 # ---- crashes
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +57,10 @@ class Toy:
     def recompute(self, spec: JobSpec, step: int, state: Tensor) -> Tensor:
         return from_numpy((state.numpy().astype(np.float32) / 2).astype(np.float32))
 
-    def recheck(self, spec: JobSpec, output: Output, trace: Trace) -> Expected:
+    def recheck(self, spec: JobSpec, output: Output, trace: Trace, *, steps: Sequence[int] = ()) -> Expected:
         states = latent_states(trace)
-        own = [self.recompute(spec, step, state).numpy() for step, state in enumerate(states[:-1])]
+        drawn = steps or range(len(states) - 1)
+        own = [self.recompute(spec, step, states[step]).numpy() for step in drawn]
         noise = np.ones((4, 4), dtype=np.float32)
         return Expected({"noise": from_numpy(noise), "steps": from_numpy(np.stack(own)), "pixels": pixels(states[-1])})
 
@@ -76,7 +79,7 @@ def claim(*, bad: bool, finite: bool = True) -> tuple[Output, Trace]:
     return Output({"pixels": pixels(from_numpy(states[-1]))}), Trace({"latents": from_numpy(np.stack(states))})
 
 
-def job(nonce: int = 0) -> JobSpec:
+def job(nonce: int = 0, spots: int = 0) -> JobSpec:
     fingerprint = fingerprint_for("image.generate", "tolerant")
     given = codec.encode(ImageInput(3, STEPS))
     kind: dict[str, Any] = {
@@ -85,15 +88,17 @@ def job(nonce: int = 0) -> JobSpec:
         "fingerprint": fingerprint.id,
         "calibration": record().hash,
     }
-    return spec(**kind, nonce=nonce.to_bytes(16, "big"))
+    return spec(**kind, nonce=nonce.to_bytes(16, "big"), spots=spots)
 
 
 class Trial:
     """One rejected answer: receipt, jurors, and what the worker signed."""
 
-    def __init__(self, answer: tuple[Output, Trace], *, nonce: int = 0, finding: Finding | None = None) -> None:
+    def __init__(
+        self, answer: tuple[Output, Trace], *, nonce: int = 0, spots: int = 0, finding: Finding | None = None
+    ) -> None:
         self.output, self.trace = answer
-        self.spec = job(nonce)
+        self.spec = job(nonce, spots)
         commitment = commit(self.spec.id, self.output, self.trace, SALT)
         self.ask = JuryAsk(
             spec=seal(person("requester"), "job", self.spec),
@@ -111,6 +116,7 @@ class Trial:
     def held(self, finding: Finding | None) -> Receipt:
         """A round in which every juror finds the same; by default what it is."""
         round_ = Round(self.ask)
+        self.drawn = round_.case.drawn
         found = finding or self.honest_finding()
         jurors: dict[PeerId, Juror] = {}
         todo: list[Any] = list(round_.start(0.0))
@@ -127,8 +133,8 @@ class Trial:
 
     def honest_finding(self) -> Finding:
         fingerprint = fingerprint_for("image.generate", "tolerant")
-        expected = Toy().recheck(self.spec, self.output, self.trace)
-        return judge(fingerprint, record().thresholds, self.output, self.trace, expected)
+        expected = Toy().recheck(self.spec, self.output, self.trace, steps=self.drawn)
+        return judge(fingerprint, record().thresholds, self.output, self.trace, expected, self.drawn)
 
     def tensors(self, measure: str = "step", **changes: Any) -> Bundle:
         shown = Tensors(self.output, self.trace)
@@ -145,6 +151,13 @@ class Trial:
         return self.tensors(shown=Step(StepOpening(**(fields | changes))))
 
 
+def drawn(*, hit: bool) -> Trial:
+    """A job of which one step was drawn: the wrong one, or another; then the jury lies to say that it found it."""
+    lie = None if hit else Finding("reject", {"step": 0.9}, digest("sketch", b"x"))
+    trials = (Trial(claim(bad=True), nonce=nonce, spots=1, finding=lie) for nonce in count(100))
+    return next(trial for trial in trials if (trial.drawn == (BAD_STEP,)) == hit)
+
+
 def holding() -> dict[str, tuple[str, Bundle]]:
     trial = Trial(claim(bad=True))
     lost = Trial(claim(bad=True, finite=False), finding=refused(Refused("nonfinite", "latents")))
@@ -152,6 +165,8 @@ def holding() -> dict[str, tuple[str, Bundle]]:
         "all tensors, one step wrong": ("measure", trial.tensors()),
         "the same, from another juror of the jury": ("measure", trial.tensors(juror=trial.jury[2])),
         "one step and its audit paths": ("step", trial.step()),
+        "all tensors, the wrong step drawn": ("measure", drawn(hit=True).tensors()),
+        "another step was drawn, the wrong one is shown": ("step", drawn(hit=False).step()),
         "a state that is not finite": ("refused", lost.tensors("refused.nonfinite")),
     }
 
@@ -180,6 +195,7 @@ def broken() -> dict[str, tuple[str, Bundle]]:
         "a step, for a measure of the whole": ("evidence.measure", replace(good, measure="pixels")),
         "an honest worker, framed by its jury": ("evidence.innocent", framed.tensors()),
         "an honest worker, framed over a step": ("evidence.innocent", framed.step()),
+        "a step that was drawn and follows": ("evidence.innocent", drawn(hit=False).tensors()),
         "a step that follows": ("evidence.innocent", trial.step(2)),
         "half of the tensors": ("evidence.opening", trial.tensors(shown=Tensors(trial.output, Trace({})))),
         "tensors of another answer": ("evidence.opening", trial.tensors(shown=Tensors(*claim(bad=False)))),

@@ -22,10 +22,11 @@ from wire.certificate import assemble
 from wire.envelope import Envelope, seal
 from wire.hashing import digest
 from wire.identity import Identity
-from wire.job import JobSpec, JurorCommit, JurorReveal, KeyRecord, PoolMember, Receipt, VerdictWord
+from wire.job import ImageInput, JobSpec, JurorCommit, JurorReveal, KeyRecord, PoolMember, Receipt, VerdictWord
 
 PATH = Path(__file__).parents[1] / "vectors" / "receipt-v1.json"
 WORDS: tuple[VerdictWord, VerdictWord, VerdictWord] = ("accept", "accept", "accept")
+IMAGE: dict[str, Any] = {"kind": "image.generate", "inputs": codec.encode(ImageInput(3, 30))}
 S = TypeVar("S", bound=msgspec.Struct)
 
 
@@ -92,6 +93,11 @@ def at(items: Sequence[Any], index: int, item: Any) -> list[Any]:
     return [*items[:index], item, *items[index + 1 :]]
 
 
+def image_spec(*, steps: int = 30, **changes: Any) -> JobSpec:
+    """A job whose run has steps."""
+    return spec(**(IMAGE | {"inputs": codec.encode(ImageInput(3, steps))} | changes))
+
+
 def holding() -> dict[str, tuple[str, Receipt]]:
     """Receipts that hold."""
     no_jury = Forge((), (), jury_size=0)
@@ -104,6 +110,7 @@ def holding() -> dict[str, tuple[str, Receipt]]:
         "one juror had sealed an abstention": ("accept", Forge(("accept", "abstain", "accept")).receipt()),
         "one of each, so no quorum": ("unaudited", Forge(("accept", "reject", "inconclusive")).receipt(None)),
         "only two could be found": ("unaudited", Forge(WORDS[:2], (0, 1)).receipt(None, shown=())),
+        "an image of which nine steps were drawn": ("accept", Forge(**IMAGE, spots=9).receipt()),
         "no jury was asked for": ("unaudited", no_jury.receipt(None, shown=())),
     }
 
@@ -131,6 +138,12 @@ def broken_case() -> dict[str, tuple[str, Receipt]]:
         "spec of version 2": ("spec.version", with_spec(spec(version=2))),
         "an even jury": ("spec.jury_size", with_spec(spec(jury_size=2))),
         "a jury of 23": ("spec.jury_size", with_spec(spec(jury_size=23))),
+        "drawn steps where there are none": ("spec.spots", with_spec(spec(spots=1))),
+        "drawn steps in the exact lane": ("spec.spots", with_spec(image_spec(lane="exact", spots=1))),
+        "fewer than no drawn steps": ("spec.spots", with_spec(image_spec(spots=-1))),
+        "more drawn steps than the run has": ("spec.spots", with_spec(image_spec(spots=31))),
+        "drawn steps of an endless run": ("spec.spots", with_spec(image_spec(steps=4097, spots=1))),
+        "drawn steps of an unreadable input": ("spec.spots", with_spec(image_spec(inputs=b"\x00", spots=1))),
         "commitment with another signature": ("commitment", replace(good, commitment=flipped(good.commitment))),
         "commitment to another job": ("commitment.job", replace(good, commitment=other.commitment)),
         "the requester works for itself": (

@@ -255,11 +255,34 @@ def test_pixels_count_in_grey_levels() -> None:
     assert claim.distances(Output({"pixels": t(changed)}))["pixels"] == 7.0
 
 
-def test_the_perceptual_hash_sees_another_picture_but_decides_nothing() -> None:
+def test_drawn_steps_are_compared_and_no_others() -> None:
     claim = image()
-    other = 255 - claim.output.tensors["pixels"].numpy().astype(np.uint8)
-    assert claim.distances(Output({"pixels": t(other)}))["phash64"] > 20
-    assert "phash64" not in claim.fingerprint.resolution
+    latents = claim.trace.tensors["latents"].numpy().astype(F4)
+    latents[2] = latents[1]
+    forged = Trace({"latents": t(latents)})
+
+    def found(*steps: int) -> float:
+        own = Expected({**claim.expected.tensors, "steps": t(floats(claim.expected.tensors["steps"])[list(steps)])})
+        return claim.fingerprint.distances(claim.output, forged, own, steps)["step"]
+
+    assert found(0) == 0.0
+    assert found(1) == found(0, 1) == pytest.approx(1.0)
+    assert found(0, 1, 2) == claim.distances(trace=forged)["step"]
+
+
+def test_steps_that_are_not_there_or_not_as_many_as_we_computed() -> None:
+    claim = image()
+    with pytest.raises(Refused, match="no such step"):
+        claim.fingerprint.distances(claim.output, claim.trace, claim.expected, (3,))
+    with pytest.raises(ExpectedUnusable):
+        claim.fingerprint.distances(claim.output, claim.trace, claim.expected, (0, 1))
+
+
+@pytest.mark.parametrize("claim", [text(), embed(), image("exact")], ids=["text", "embed", "exact"])
+def test_what_is_compared_whole_knows_no_steps(claim: Claim) -> None:
+    """Our own fault: no spec that passes its checks asks for it."""
+    with pytest.raises(ExpectedUnusable, match="single steps"):
+        claim.fingerprint.distances(claim.output, claim.trace, claim.expected, (0,))
 
 
 def test_the_worst_token_decides() -> None:

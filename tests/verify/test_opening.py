@@ -189,6 +189,16 @@ def test_any_drawn_step_shows_a_run_that_cheats_throughout(cheat: str) -> None:
     assert min(found) > 10 * limits()["step"]
 
 
+@pytest.mark.parametrize(("cheat", "first"), [("spliced-trajectory", 15), ("swapped-noise", 0)])
+def test_every_step_taken_from_a_run_of_another_seed_shows(cheat: str, first: int) -> None:
+    spec = jobs()[0]
+    output, trace = answer(spec, cheat=cheat)
+    found = [spot(spec, output, trace, (step,))["step"] for step in range(30)]
+    assert min(found[first:]) > 100 * limits()["step"]
+    assert max([*found[:first], 0.0]) <= limits()["step"]
+    assert spot(spec, output, trace, ())["noise"] <= limits()["noise"]
+
+
 def test_other_noise_shows_without_any_step() -> None:
     found = spot(jobs()[0], *answer(jobs()[0], cheat="wrong-seed"), ())
     assert found["noise"] > 1000 * limits()["noise"]

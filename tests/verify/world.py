@@ -63,6 +63,7 @@ def spec(*, jury_size: int = 3, peers: int = 7, **changes: Any) -> JobSpec:
         "calibration": calibration().hash,
         "seed": 7,
         "jury_size": jury_size,
+        "spots": 0,
         "price_micro": 1000,
         "fee_micro": 100,
         "requester": person("requester").peer,

@@ -30,7 +30,8 @@ def states(tokens: int, width: int) -> NDArray[np.float32]:
 
 def uniform() -> list[dict[str, Any]]:
     """Words of the generator as numbers."""
-    cases = [("zero", 0, 1, 0), ("text-position-3", 5, 1, 3), ("image", 5, 2, 0), ("largest-seed", 2**64 - 1, 1, 255)]
+    cases = [("zero", 0, 1, 0), ("text-position-3", 5, 1, 3), ("image", 5, 2, 0), ("image-times", 5, 2, 1)]
+    cases.append(("largest-seed", 2**64 - 1, 1, 255))
     return [
         {"name": name, "seed": str(seed), "purpose": purpose, "position": position,
          "values": [v.hex() for v in noise.uniform(seed, purpose, position, 4).tolist()]}

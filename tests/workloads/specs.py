@@ -31,6 +31,7 @@ def spec(kind: Any, given: Any, *, lane: Any = "tolerant", seed: int = 5, **chan
         "calibration": bytes(32),
         "seed": seed,
         "jury_size": 3,
+        "spots": 0,
         "price_micro": 1,
         "fee_micro": 1,
         "requester": PeerId(bytes(32)),

@@ -108,6 +108,38 @@ def test_a_cheat_keeps_the_shapes_and_shows_in_the_distance(cheat: str, index: i
     assert distance(output, trace, executor().recheck(job, output, trace)) > 4 * HONEST
 
 
+@pytest.mark.parametrize("variant", ["default", "ort-single", "numpy", "numpy-shifted"])
+def test_a_recheck_of_some_steps_is_that_of_all_at_these_steps(variant: str) -> None:
+    job = all_kinds()[3]
+    output, trace = run(job)
+    whole = executor(variant).recheck(job, output, trace).tensors
+    for steps in ((0,), (9,), (2, 3, 7), tuple(range(10))):
+        some = executor(variant).recheck(job, output, trace, steps=steps).tensors
+        assert some["steps"].numpy() == pytest.approx(whole["steps"].numpy()[list(steps)], abs=1e-5)
+        assert (some["noise"], some["pixels"]) == (whole["noise"], whole["pixels"])
+
+
+@pytest.mark.parametrize("steps", [(-1,), (10,), (3, 3), (4, 2), (0, 1 << 40)])
+def test_steps_that_a_run_does_not_have_are_refused(steps: tuple[int, ...]) -> None:
+    job = all_kinds()[3]
+    with pytest.raises(LocalError):
+        executor().recheck(job, *run(job), steps=steps)
+
+
+@pytest.mark.parametrize("job", [*all_kinds()[:3], all_kinds()[4], all_kinds(lane="exact", steps=4)[3]], ids=label)
+def test_what_has_no_steps_or_is_exact_is_checked_whole(job: JobSpec) -> None:
+    with pytest.raises(LocalError, match="checked whole"):
+        executor().recheck(job, *run(job), steps=(0,))
+    with pytest.raises(LocalError, match="checked whole"):
+        run(spec(job.kind, job.input(), lane=job.lane, spots=1))
+
+
+@pytest.mark.parametrize("spots", [-1, 11, 1 << 40])
+def test_spots_outside_the_run_are_refused(spots: int) -> None:
+    with pytest.raises(LocalError, match="0 to 10, the steps of the run"):
+        run(spec("image.generate", ImageInput(3, 10), spots=spots))
+
+
 def test_a_shortened_prompt_shows_in_the_hidden_states() -> None:
     job = spec("text.generate", text("A long beginning that matters. Return the list of "))
     output, trace = run(job, executor(cheat="short-prompt"))

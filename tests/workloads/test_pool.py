@@ -171,6 +171,15 @@ async def test_a_cheating_pool_cheats_and_says_so_to_nobody() -> None:
     assert expected.tensors["steps"].data != trace.tensors["latents"].data[1024:]
 
 
+async def test_the_steps_to_check_reach_the_child() -> None:
+    job = all_kinds()[3]
+    async with open_pool() as pool:
+        output, trace = await pool.run(job)
+        assert (await pool.recheck(job, output, trace, steps=(2, 5))).tensors["steps"].shape == [2, 16, 16]
+        with pytest.raises(LocalError, match="ascend"):
+            await pool.recheck(job, output, trace, steps=(5, 2))
+
+
 @pytest.mark.parametrize("variant", ["ort-threads2", "numpy-nehalem"])
 async def test_variants_with_an_environment_of_their_own_keep_the_exact_lane(variant: str) -> None:
     job = all_kinds(lane="exact", steps=4)[3]

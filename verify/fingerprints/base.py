@@ -6,7 +6,7 @@ crashes on what a worker sent: what cannot be compared is `Refused`. All distanc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,7 @@ class Fingerprint:
             is never below it. Measures that `compare` returns beyond these are informative only.
         admit: refuses what does not even have the right tensors for this input; run it before any re-check.
         compare: the distances.
+        compare_steps: the distances where only some steps of a run were recomputed, ascending; None for what has none.
     """
 
     id: str
@@ -43,6 +44,19 @@ class Fingerprint:
     resolution: Mapping[str, float]
     admit: Callable[[Wire, Output, Trace], None]
     compare: Callable[[Output, Trace, Expected], dict[str, float]]
+    compare_steps: Callable[[Output, Trace, Expected, Sequence[int]], dict[str, float]] | None = None
+
+    def distances(self, output: Output, trace: Trace, expected: Expected, steps: Sequence[int]) -> dict[str, float]:
+        """`compare`, or `compare_steps` if there are `steps`.
+
+        Raises:
+            ExpectedUnusable: this fingerprint knows no steps. As `compare` otherwise.
+        """
+        if not steps:
+            return self.compare(output, trace, expected)
+        if self.compare_steps is None:
+            raise ExpectedUnusable(f"{self.id} does not compare single steps")
+        return self.compare_steps(output, trace, expected, steps)
 
 
 def only(tensors: Mapping[str, Tensor], *names: str) -> None:

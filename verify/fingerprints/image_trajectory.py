@@ -1,11 +1,13 @@
 """image.trajectory: the noise is the seed's, every diffusion step follows, and the last latent decodes to the picture.
 
-The juror starts each step from the *claimed* previous state, so numeric differences do not accumulate and
-all steps run in one batch. The step's error is measured against the step's own length: a run that skips, repeats or
-interpolates steps is off by the length of a step, an honest one by rounding.
+The juror starts each step from the *claimed* previous state, so numeric differences do not accumulate and all steps, or
+those that were drawn, run in one batch. The step's error is measured against the step's own length: a run that skips,
+repeats or interpolates steps is off by the length of a step, an honest one by rounding.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from verify.fingerprints.base import Floats, bounded, claimed, computed, only, r
 from wire.codec import Wire
 from wire.job import Expected, ImageInput, Output, Trace
 
-ID = "image.trajectory/step-relative-l2/1"
+ID = "image.trajectory/step-relative-l2/2"
 
 RESOLUTION = {"noise": 2.0**-23, "step": 2.0**-23, "pixels": 1.0}
 """float32 rounding for the states, one grey level for the picture."""
@@ -33,40 +35,41 @@ def admit(inputs: Wire, output: Output, trace: Trace) -> None:
 
 
 def compare(output: Output, trace: Trace, expected: Expected) -> dict[str, float]:
+    """As `compare_steps`, over all steps."""
+    _, latents = _claims(output, trace)
+    return compare_steps(output, trace, expected, range(len(latents) - 1))
+
+
+def compare_steps(output: Output, trace: Trace, expected: Expected, steps: Sequence[int]) -> dict[str, float]:
     """Distances between the claimed run and our own.
+
+    Args:
+        output, trace: the claim. expected: own `noise`, own `pixels`, and own `steps` f4[k, h, w].
+        steps: which k steps of the run (0 is the first) those are, ascending.
 
     Returns:
         noise: relative L2 of the first state to the seed's noise. step: largest relative L2 of a claimed step to ours.
-        pixels: largest absolute difference in grey levels. phash64: informative, Hamming distance of 64-bit pHashes
-        (imagehash); it sees another picture, never a skipped step.
+        pixels: largest absolute difference in grey levels to our decoding of the claimed last state.
 
     Raises:
         Refused: the claim cannot be compared. ExpectedUnusable: our own result cannot.
     """
     pixels, latents = _claims(output, trace)
-    if len(latents) < 2:
-        raise Refused("length", "latents: no step")
+    if len(latents) < 2 or not steps or steps[-1] >= len(latents) - 1:
+        raise Refused("length", f"latents: {len(latents)} states have no such step")
     shape = latents.shape[1:]
     noise = computed(expected, "noise", "f4", shape)
-    steps = computed(expected, "steps", "f4", (len(latents) - 1, *shape))
+    own = computed(expected, "steps", "f4", (len(steps), *shape))
     decoded = computed(expected, "pixels", "u1", shape)
     if pixels.shape != shape:
         raise Refused("shape", f"latents of {shape}, pixels of {pixels.shape}")
+    at = np.array(steps)
     return {
         "noise": relative_l2(rows((latents[0] - noise)[None]), rows(noise[None])),
-        "step": relative_l2(rows(latents[1:] - steps), rows(steps - latents[:-1])),
+        "step": relative_l2(rows(latents[at + 1] - own), rows(own - latents[at])),
         "pixels": bounded(float(np.abs(pixels - decoded).max())),
-        "phash64": _phash_distance(pixels, decoded),
     }
 
 
 def _claims(output: Output, trace: Trace) -> tuple[Floats, Floats]:
     return claimed(output.tensors, "pixels", "u1", 2), claimed(trace.tensors, "latents", "f4", 3)
-
-
-def _phash_distance(left: Floats, right: Floats) -> float:
-    import imagehash  # lazily: it brings SciPy and PyWavelets
-    from PIL import Image
-
-    one, other = (imagehash.phash(Image.fromarray(values.astype(np.uint8))) for values in (left, right))
-    return float(one - other)

@@ -21,7 +21,15 @@ _TEXT, _IMAGE, _EMBED = text_prefill, image_trajectory, embed_cosine
 
 _ALL = (
     Fingerprint(_TEXT.ID, "text.generate", "tolerant", _TEXT.RESOLUTION, _TEXT.admit, _TEXT.compare),
-    Fingerprint(_IMAGE.ID, "image.generate", "tolerant", _IMAGE.RESOLUTION, _IMAGE.admit, _IMAGE.compare),
+    Fingerprint(
+        _IMAGE.ID,
+        "image.generate",
+        "tolerant",
+        _IMAGE.RESOLUTION,
+        _IMAGE.admit,
+        _IMAGE.compare,
+        _IMAGE.compare_steps,
+    ),
     Fingerprint(_EMBED.ID, "embed.text", "tolerant", _EMBED.RESOLUTION, _EMBED.admit, _EMBED.compare),
     Fingerprint(exact_digest.ID, "text.generate", "exact", exact_digest.RESOLUTION, _TEXT.admit, _TEXT.compare_exact),
     Fingerprint(

@@ -32,6 +32,7 @@ CONFIG = {
     "groups": 8,
     "height": 16,
     "width": 16,
+    "jitter_percent": 50,
 }
 
 
@@ -126,7 +127,7 @@ def card(folder: Path) -> dict[str, Any]:
     sheet = Image.fromarray(cells.transpose(0, 2, 1, 3).reshape(180, 180))
     sheet.resize((540, 540), Image.Resampling.NEAREST).save(folder / "samples.png", optimize=True)
     return {
-        "summary": "Class-conditional diffusion U-Net (16, 8, 4; 24, 48, 72 channels) that predicts v; DDIM, eta 0.",
+        "summary": "Class-conditional diffusion U-Net (16, 8, 4; 24, 48, 72 channels), predicts v; DDIM, moved times.",
         "data": "scikit-learn's copy of the UCI optical digits (1,797 images of 8x8), upsampled to 16x16, four fifths",
         "data_licence": "CC-BY-4.0 (UCI, https://archive.ics.uci.edu/dataset/80); scikit-learn BSD-3-Clause",
         "training": f"{STEPS} steps of {BATCH} images, AdamW, averaged weights, torch {torch.__version__}, one thread",
