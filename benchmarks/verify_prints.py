@@ -11,7 +11,6 @@ import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import msgspec
@@ -21,22 +20,19 @@ from benchmarks import training_step
 from benchmarks.line import show
 from benchmarks.text_cost import costs
 from node.calibration_inputs import job_specs
-from verify.calibrated import calibration_for
-from verify.fingerprints import opening, tensor_freivalds, text_sketch, train_step
+from verify.fingerprints import tensor_freivalds, text_sketch, train_step
 from wire import codec
 from wire.job import ImageInput, JobSpec, Kind, TextInput
 from wire.tensor import from_numpy
 from wire.text_sketch import project, sketch
 from workloads.catalog import built_in
-from workloads.cheats import CHEATS, quantise, truncate
+from workloads.cheats import quantise, truncate
 from workloads.executor import never
-from workloads.image import ImageModel
 from workloads.local import LocalExecutor
 from workloads.text import TextModel
-from workloads.variants import find, make_executor
+from workloads.variants import find
 
 SEED = bytes(range(32))
-STEPS = 30
 
 
 def spec_of(kind: Kind, given: ImageInput | TextInput, seed: int = 7) -> JobSpec:
@@ -55,75 +51,6 @@ def medians(repeats: int, *actions: Callable[[], object]) -> list[float]:
             action()
             taken.append(time.process_time() - began)
     return [statistics.median(taken) for taken in seconds]
-
-
-@dataclass
-class ImageCase:
-    """One run of the diffusion model and a juror's work on it."""
-
-    given: ImageInput
-    spec: JobSpec
-    model: ImageModel
-
-    @classmethod
-    def make(cls, steps: int = STEPS) -> ImageCase:
-        given = ImageInput(3, steps)
-        spec = spec_of("image.generate", given)
-        _, runner = LocalExecutor(find("default")).prepare(spec)
-        return cls(given, spec, cast(ImageModel, cast(Any, runner)))
-
-    def spot(self, drawn: Sequence[int]) -> Callable[[], object]:
-        """Check openings, recompute the drawn steps, compare."""
-        output, trace = self.model.run(self.given, self.spec.seed, lambda event: None, never)
-        values = [from_numpy(state) for state in trace.tensors["latents"].numpy()]
-        commitment = opening.sketch("latents", values, SEED)
-        openings = opening.open_rows("latents", values, SEED, opening.states_of(self.given.steps, drawn))
-
-        def check() -> dict[str, float]:
-            view = opening.Spot(commitment, openings, self.given.steps, drawn, (16, 16))
-            own = self.model.spot(self.given, self.spec.seed, view.claims, drawn, view.last.astype(np.float32))
-            return view.distance(output.tensors["pixels"], own)
-
-        return check
-
-
-def images(repeats: int, steps: int) -> None:
-    """verify.cost.image: k drawn steps against the run, and against a re-check of all."""
-    case = ImageCase.make(steps)
-    output, trace = case.model.run(case.given, case.spec.seed, lambda event: None, never)
-
-    def run() -> object:
-        return case.model.run(case.given, case.spec.seed, lambda event: None, never)
-
-    def everything() -> object:
-        return case.model.recheck(case.given, case.spec.seed, output, trace, lambda event: None, never)
-
-    counts = (0, 1, 2, 3)
-    checks = [case.spot(opening.drawn_steps(SEED, steps, count)) for count in counts]
-    whole, all_steps, *spots = medians(repeats, run, everything, *checks)
-    for count, spot in zip(counts, spots, strict=True):
-        name = f"verify.cost.image.t{steps}.k{count}"
-        show(name, spot / whole, "share", better="lower", peer="all steps", peer_value=all_steps / whole)
-        if (steps, count) == (STEPS, 1):
-            show("verify.cost.image", spot / whole, "share", better="lower", peer="OGONG", peer_value=0.034,
-                 source="published")  # fmt: skip
-
-
-def detections() -> None:
-    """How many of the 30 steps are past the threshold for each cheat, and what one and three draws find."""
-    case = ImageCase.make()
-    limit = calibration_for("image.generate", case.spec.model, "tolerant", "f32").thresholds["step"]
-    for cheat in CHEATS:
-        spec = case.spec
-        answer = make_executor("default", cheat=cheat).run(spec, emit=lambda event: None, cancelled=never)
-        own = case.model.recheck(case.given, spec.seed, *answer, lambda event: None, never)
-        latents = answer[1].tensors["latents"].numpy().astype(np.float64)
-        steps = own.tensors["steps"].numpy().astype(np.float64)
-        off = np.linalg.norm((latents[1:] - steps).reshape(STEPS, -1), axis=1)
-        wrong = int((off > limit * np.linalg.norm((steps - latents[:-1]).reshape(STEPS, -1), axis=1)).sum())
-        if wrong:
-            show(f"verify.spot.{cheat}.wrong_steps", wrong, "of 30", better="higher")
-            show(f"verify.spot.{cheat}.k1", opening.detection(STEPS, wrong, 1), "chance", better="higher")
 
 
 def texts(repeats: int) -> None:
@@ -237,9 +164,6 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
     sketches()
-    for steps in (STEPS, 100):
-        images(30 if quick else 200, steps)
-    detections()
     texts(10 if quick else 50)
     products(5 if quick else 20, (512, 1024) if quick else (512, 1024, 2048))
     training()

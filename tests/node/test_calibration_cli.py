@@ -87,10 +87,13 @@ def test_a_rendered_record_names_every_cell_and_those_that_do_not_separate(recor
 
 
 def test_a_perceptual_hash_alone_and_a_mixed_numeric_class_are_shown_not_to_separate() -> None:
-    """What must stay plain: one step less looks the same, and int8 hides among bfloat16."""
+    """What must stay plain: one step less looks the same, and int8 hides among bfloat16.
+
+    One step less does not hide there: the seed moves the times, so that a stretched run is off by whole parts of steps.
+    """
     refused = {(each.kind, "phash" in each.fingerprint): each for each in refused_calibrations()}
     assert {"one-step-less", "fewer-steps", "int8-weights"} <= set(refused["image.generate", True].inseparable)
-    assert {"one-step-less", "int8-weights"} <= set(refused["image.generate", False].inseparable)
+    assert refused["image.generate", False].inseparable == ["int8-weights"]
     assert not any(record.certified for record in refused.values())
 
 
