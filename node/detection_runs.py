@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import compress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -169,19 +170,25 @@ class Bench:
         return answer.spec.id + codec.encode(answer.output) + codec.encode(form)
 
     def rows(self, numbers: range, cheat: str) -> list[list[object]]:
-        """[number, verdict, distances] of each run of this row that is not the honest answer."""
-        specs = jobs(self.cell.kind, self.cell.lane, numbers, thirty=cheat in THIRTY)
-        honest = self.runs(self.build(None), specs)
-        pairs = list(zip(numbers, honest, honest, strict=True))
-        if cheat != HONEST:
-            chosen = [(n, own) for n, own in zip(numbers, honest, strict=True) if applies(cheat, own.spec)]
+        """[number, verdict, distances] of each run of this row that is not the honest answer.
+
+        Fewer steps are never that, so those need no honest run beside them.
+        """
+        specs = dict(zip(numbers, jobs(self.cell.kind, self.cell.lane, numbers, thirty=cheat in THIRTY), strict=True))
+        if cheat == HONEST:
+            chosen = list(specs)
+            claims = self.runs(self.build(None), list(specs.values()))
+        else:
+            chosen = [number for number, spec in specs.items() if applies(cheat, spec)]
             thief = CheatingExecutor(find(self.cell.worker), cheat, build=self.build)
-            claims = self.runs(thief, [own.spec for _, own in chosen], in_order=cheat == "copied-answer")
-            pairs = [(n, claim, own) for (n, own), claim in zip(chosen, claims, strict=True)]
-            pairs = [(n, claim, own) for n, claim, own in pairs if effective(cheat, claim, own)]
-        tasks = [partial(self._judged, claim) for _, claim, _ in pairs]
+            asked = [specs[number] for number in chosen]
+            claims = self.runs(thief, asked, in_order=cheat == "copied-answer")
+            own = claims if cheat in THIRTY else self.runs(self.build(None), asked)
+            different = [cheat in THIRTY or effective(cheat, *each) for each in zip(claims, own, strict=True)]
+            chosen, claims = list(compress(chosen, different)), list(compress(claims, different))
+        tasks = [partial(self._judged, claim) for claim in claims]
         found = self._together(tasks) if self.cell.kind == "text.generate" else [task() for task in tasks]
-        return [[number, *each] for (number, _, _), each in zip(pairs, found, strict=True)]
+        return [[number, *each] for number, each in zip(chosen, found, strict=True)]
 
     def _judged(self, claim: Answer) -> tuple[str, dict[str, float]]:
         if (no := refusal(claim)) is not None:

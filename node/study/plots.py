@@ -63,7 +63,8 @@ def scores(kind: str, honest: Sequence[float], cheats: Mapping[str, Sequence[flo
     for at, (_, values) in enumerate(strips):
         shown = np.clip(np.asarray(values, dtype=np.float64), 1e-4, 1e9)
         spread = (np.arange(len(shown)) * 0.618 % 1 - 0.5) * 0.6
-        axis.scatter(shown, at + spread, s=5, alpha=0.6, linewidths=0, color=COLOURS[0] if at == 0 else COLOURS[2])
+        colour = COLOURS[0] if at == 0 else COLOURS[2]
+        axis.scatter(shown, at + spread, s=5, alpha=0.6, linewidths=0, color=colour, rasterized=True)
     axis.axvline(1, color="black", linewidth=1, linestyle="--")
     axis.set_xscale("log")
     axis.set_xlim(5e-5, 2e9)
@@ -82,6 +83,6 @@ def _save(figure: Any, stem: Path) -> list[Path]:
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
     figure.savefig(paths[0], dpi=130, bbox_inches="tight")
-    figure.savefig(paths[1], bbox_inches="tight", metadata={"Date": None})
+    figure.savefig(paths[1], dpi=130, bbox_inches="tight", metadata={"Date": None})
     _pyplot().close(figure)
     return paths
