@@ -1,9 +1,9 @@
 """Cheating and honest runs, judged and kept on disk in chunks, so that a measurement that was stopped goes on.
 
 A chunk is a range of jobs (`node.detection_inputs`), done honestly and by each cheat that is wanted, in one child. The
-juror's backend is drawn per chunk; one juror judges a run, and the run counts once. In the tolerant lane worker and
-juror share the process: the worker computes with ONNX Runtime, which the juror's environment (OpenBLAS's) does not
-touch. In the exact lane the juror does each job in a process of its own, once for all cheats. Only verdicts and
+juror's backend is drawn per chunk; one juror judges a run, and the run counts once. Worker and juror share the process:
+in the tolerant lane the worker computes with ONNX Runtime, which the juror's environment (OpenBLAS's) does not touch.
+In the exact lane jurors do pictures and embeddings in a process of their own, once for all cheats. Only verdicts and
 distances are kept. `<store>/<subject>/<row>/00000.json` is whole or absent; the subject's name holds the hash of model,
 fingerprint and calibration record, so figures of other models or thresholds are never mixed in.
 """
@@ -45,6 +45,9 @@ HONEST = "honest"
 
 CHUNK: dict[Kind, int] = {"image.generate": 64, "text.generate": 96, "embed.text": 400}
 CHILD_TIMEOUT_S = 3600.0
+EXACT_READERS = ("ort-f64", "numpy-shifted")
+"""Jurors of texts in the exact lane: those that compute otherwise than the worker in one and the same process."""
+
 Say = Callable[[str], None]
 T = TypeVar("T")
 
@@ -56,6 +59,11 @@ class Cell:
     kind: Kind
     lane: Lane
     worker: str = "default"
+
+    @property
+    def runs_itself(self) -> bool:
+        """Whether a juror does the whole job: in the exact lane, but for texts, which it reads."""
+        return self.lane == "exact" and self.kind != "text.generate"
 
     @property
     def subject(self) -> str:
@@ -72,7 +80,7 @@ class Cell:
         """Which backend judges this chunk: drawn for the first worker's work, the first backend for others'."""
         if self.worker != "default":
             return "default"
-        names = JURORS[self.lane]
+        names = EXACT_READERS if self.kind == "text.generate" and self.lane == "exact" else JURORS[self.lane]
         return names[digest("detection.juror", chunk.to_bytes(8, "big"))[0] % len(names)]
 
 
@@ -148,7 +156,7 @@ class Bench:
 
     def expected(self, answer: Answer) -> Expected | None:
         """What the juror computes; None if it calls the claim impossible."""
-        if self.cell.lane == "exact":
+        if self.cell.runs_itself:
             own = self._own[answer.spec.id]
             return Expected({**own.output.tensors, **own.trace.tensors})
         key = self._text_key(answer)
@@ -248,7 +256,7 @@ def make_chunk(store: Path, cell: Cell, chunk: int, cheats: Sequence[str], size:
 
 def _run(command: Sequence[str], cell: Cell, juror: str) -> None:
     settings = environment(find(cell.worker), threads=1)
-    if cell.lane == "tolerant":
+    if not cell.runs_itself:
         settings |= find(juror).environment
     try:
         subprocess.run(command, check=True, env=settings, timeout=CHILD_TIMEOUT_S, capture_output=True, text=True)
