@@ -13,6 +13,7 @@ import trio
 from node.batches import batch_view, output_of, receipt_of
 from node.intake import Refused
 from quorate.receipt import verify_receipt
+from sim.faults import ROUGH
 from sim.world import run
 from tests.sim.batch_world import (
     batch,
@@ -214,6 +215,28 @@ def test_a_cancelled_batch_reserves_nothing_and_blames_nobody(seed: int) -> None
             assert requester.app.context.ledger.reserved() == 0
             assert not [s for node in w.nodes for s in requester.app.context.records.of(node.peer) if s.failures]
             await check_books(w, honest=True)
+
+    run(main, seed)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_batches_on_a_rough_network_cut_in_two_are_safe(seed: int) -> None:
+    """Whatever is lost or cut off, amounts add up, nothing stays reserved, and nobody is blamed or out for it."""
+
+    async def main() -> None:
+        async with market(seed, faults=ROUGH, canary_share=0.2) as w:
+            jobs = [await node.app.submit_batch(batch(6, timeout_s=60.0)) for node in w.nodes[:3]]
+            await trio.sleep(Random(seed).uniform(0, 4.0))
+            w.net.partition([0, 1], [2, 3, 4, 5])
+            await trio.sleep(10)
+            w.net.heal()
+            with trio.fail_after(80):
+                for node, job in zip(w.nodes, jobs, strict=False):
+                    assert (await ended(node.app, job)).verdict in ("accept", "unaudited", None), seen(job)
+            await trio.sleep(60)
+            await check_books(w, honest=True)
+            for node in w.nodes:
+                assert not [s for other in w.nodes for s in node.app.context.records.of(other.peer) if s.ejected]
 
     run(main, seed)
 
