@@ -167,6 +167,10 @@ def _job_routes(app: FastAPI, node: Node) -> None:
     async def receipt(job_id: str) -> Response:
         return _download(found(job_id).receipt, f"receipt of job {job_id}")
 
+    @app.get("/api/v1/jobs/{job_id}/evidence")
+    async def evidence(job_id: str) -> Response:
+        return _download(found(job_id).evidence, f"evidence of job {job_id}")
+
     @app.get("/api/v1/jobs/{job_id}/output")
     async def output(job_id: str) -> Response:
         return _download(found(job_id).output, f"output of job {job_id}")

@@ -74,6 +74,7 @@ def parse_batch(
         model=first.model,
         inputs=b"",
         lane=first.lane,
+        policy=first.policy,
         jury_size=first.jury_size,
         seed=0,
         budget_micro=first.budget_micro,

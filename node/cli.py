@@ -15,6 +15,7 @@ import typer
 
 from node.cli_base import AsJson, Home, client, said, show_json
 from node.cli_batches import job_batch
+from node.cli_evidence import evidence_app
 from node.cli_jobs import job_app
 from node.cli_verify import calibrate, calibration_app, study_app
 from wire.errors import Malformed
@@ -34,6 +35,7 @@ app.add_typer(receipt_app, name="receipt")
 app.add_typer(id_app, name="id")
 app.command()(calibrate)
 app.add_typer(calibration_app, name="calibration")
+app.add_typer(evidence_app, name="evidence")
 app.add_typer(study_app, name="study")
 
 PassFile = Annotated[Path | None, typer.Option("--passphrase-file", help="File that holds the passphrase.")]

@@ -33,7 +33,7 @@ def job_submit(
     inputs: Annotated[str, typer.Argument(help='The input as JSON, e.g. \'{"prompt": "Once"}\'.')],
     home: Home = None,
     lane: Annotated[str, typer.Option(help="exact or tolerant")] = "tolerant",
-    policy: Annotated[str, typer.Option(help="quorum:3, quorum:5, ... or none")] = "quorum:3",
+    policy: Annotated[str, typer.Option(help="quorum:3, quorum:5, ..., escalate or none")] = "quorum:3",
     seed: Annotated[int | None, typer.Option(help="Seed of the generator.")] = None,
     budget_micro: Annotated[int | None, typer.Option(help="Most to pay, fees included.")] = None,
     timeout_s: Annotated[float, typer.Option(help="Seconds for the whole job.")] = 120.0,
@@ -155,6 +155,24 @@ def job_wait(job_id: JobId, home: Home = None, out: Out = None, as_json: AsJson 
     """Follow a job to its end and print it."""
     with client(home) as local:
         _show(local, _follow(local, _whole(local, job_id)), out, as_json=as_json)
+
+
+@job_app.command("evidence")
+def job_evidence(
+    job_id: JobId,
+    out: Annotated[Path, typer.Option("--out", help="File for the bundle.")],
+    home: Home = None,
+) -> None:
+    """Write what convicts the worker whose answer was rejected; `quorate evidence verify` recomputes it."""
+    with client(home) as local:
+        raw = local.job(_whole(local, job_id)).evidence()
+        if raw is None:
+            raise LocalError("no answer to this job was rejected")
+        try:
+            out.write_bytes(raw)
+        except OSError as exc:
+            raise StorageError(f"{out}: {exc.strerror}") from exc
+    typer.echo(f"wrote {out}")
 
 
 @job_app.command("cancel")

@@ -13,9 +13,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from node.jobs import Request
+from node.jobs import Policy, Request
 from verify.calibrated import calibrations as shipped
 from verify.calibration import Calibration
+from verify.ladder import LEVELS
 from wire import codec
 from wire.codec import Wire
 from wire.errors import LocalError
@@ -71,12 +72,14 @@ def parse(
     if len(raw) > INPUT_BYTES_MAX:
         raise Refused("bad_request", f"input of {len(raw)} bytes, at most {INPUT_BYTES_MAX}")
     budget = body.get("budget_micro")
+    policy, jury_size = _policy(body.get("policy", "quorum:3"))
     return Request(
         kind=kind,  # type: ignore[arg-type]  # one of INPUTS, checked above
         model=model.cid,
         inputs=raw,
         lane=lane,  # type: ignore[arg-type]  # one of the model's lanes, checked above
-        jury_size=_jury_size(body.get("policy", "quorum:3")),
+        policy=policy,
+        jury_size=jury_size,
         seed=_number(body, "seed", int, 0, 2**63 - 1, random_seed),
         budget_micro=None if budget is None else _number(body, "budget_micro", int, 0, 2**53, 0),
         timeout_s=_number(body, "timeout_s", float, 0.1, TIMEOUT_S_MAX, 120.0),
@@ -162,11 +165,14 @@ def _choices(struct: type[Wire], exc: msgspec.ValidationError) -> list[str]:
     return [str(word) for word in get_args(expected)] if get_origin(expected) is Literal else names
 
 
-def _jury_size(policy: Any) -> int:
-    known = ["none", *(f"quorum:{size}" for size in range(3, JURY_MAX + 1, 2))]
+def _policy(policy: Any) -> tuple[Policy, int]:
+    """The policy and the size of its jury; of `escalate` the size of the smallest."""
+    known = ["none", *(f"quorum:{size}" for size in range(3, JURY_MAX + 1, 2)), "escalate"]
     if policy not in known:
         raise Refused("bad_request", f"policy {policy!r} is not known", known)
-    return 0 if policy == "none" else int(policy.split(":")[1])
+    if policy == "escalate":
+        return "escalate", LEVELS[0].size
+    return ("none", 0) if policy == "none" else ("quorum", int(policy.split(":")[1]))
 
 
 def _number(

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import sqlite_utils
@@ -23,6 +23,10 @@ from wire.job import Kind, Lane
 FINAL = frozenset({"settled", "failed", "cancelled"})
 EVENTS_MAX = 2000
 """Events kept per job; past this only changes of state are recorded."""
+
+
+Policy = Literal["none", "quorum", "escalate"]
+"""Nobody checks; one jury of `jury_size` decides by majority; one jury after another, `jury_size` the least of them."""
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -44,6 +48,7 @@ class Request(msgspec.Struct, frozen=True):
     model: str
     inputs: bytes
     lane: Lane
+    policy: Policy
     jury_size: int
     seed: int
     budget_micro: int | None
@@ -80,6 +85,8 @@ class Job:
     finished_ms: int | None = None
     output: bytes | None = None
     receipt: bytes | None = None
+    evidence: bytes | None = None
+    escalation: dict[str, Any] | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
     seq_floor: int = 0
 
@@ -94,7 +101,19 @@ class Job:
         return self.state in FINAL
 
 
-_PLAIN = ("state", "verdict", "worker", "jury", "thresholds", "cost_micro", "attempts", "error", "finished_ms")
+_PLAIN = (
+    "state",
+    "verdict",
+    "worker",
+    "jury",
+    "thresholds",
+    "cost_micro",
+    "attempts",
+    "error",
+    "finished_ms",
+    "evidence",
+    "escalation",
+)
 
 
 class Board:

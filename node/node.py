@@ -32,9 +32,25 @@ from node.market.context import Context
 from node.market.finder import Finder
 from node.market.juror import JurorService
 from node.market.lending import LEND_PROTOCOL, LendAsk, Lender
-from node.market.messages import AUDIT_PROTOCOL, JOB_PROTOCOL, PAID_PROTOCOL, REVEAL_PROTOCOL, Paid
+from node.market.messages import (
+    AUDIT_PROTOCOL,
+    DISPUTE_PROTOCOL,
+    JOB_PROTOCOL,
+    PAID_PROTOCOL,
+    REVEAL_PROTOCOL,
+    DisputeAsk,
+    Paid,
+)
 from node.market.payer import Payer
 from node.market.requester import Requester
+from node.market.sides import (
+    ACCUSED_MAX,
+    ACCUSED_PER_REQUESTER_MAX,
+    DEFENDED_MAX,
+    DEFENDED_PER_REQUESTER_MAX,
+    Keeper,
+    Sides,
+)
 from node.market.taken import Taken
 from node.market.worker import Worker
 from node.trust import Trust
@@ -223,10 +239,14 @@ class Node:
         transport = context.transport
         transport.serve(PAID_PROTOCOL, answer_calls(Paid, self._payer.on_paid, context.blame))
         if context.settings.serve:
-            juror, taken = JurorService(context), Taken(context.ledger, context.now_ms)
-            transport.serve(JOB_PROTOCOL, Worker(context, taken).serve)
+            defended = Keeper(context.now_ms, DEFENDED_MAX, DEFENDED_PER_REQUESTER_MAX)
+            accused = Keeper(context.now_ms, ACCUSED_MAX, ACCUSED_PER_REQUESTER_MAX)
+            juror, taken = JurorService(context, accused), Taken(context.ledger, context.now_ms)
+            sides = Sides(context.identity, defended, accused)
+            transport.serve(JOB_PROTOCOL, Worker(context, taken, defended).serve)
             transport.serve(BATCH_PROTOCOL, BatchWorker(context, taken).serve)
             transport.serve(LEND_PROTOCOL, answer_calls(LendAsk, Lender(context, taken).lend, context.blame))
+            transport.serve(DISPUTE_PROTOCOL, answer_calls(DisputeAsk, sides.answer, context.blame))
             transport.serve(AUDIT_PROTOCOL, answer_calls(JuryAsk, juror.audit, context.blame))
             transport.serve(REVEAL_PROTOCOL, answer_calls(RevealAsk, juror.reveal, context.blame))
 

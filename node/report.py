@@ -100,6 +100,7 @@ def job(view: Mapping[str, Any], name: Name) -> Iterator[Line]:
     yield Line(f"  job       {view['id']}")
     if view["error"]:
         yield Line(f"  error     {view['error']['code']}: {view['error']['message']}", "bad")
+    yield from escalation(view.get("escalation"), name)
     yield from attempts(view, name)
     yield from answer(view["output"])
     if view["cost_micro"]:
@@ -122,6 +123,22 @@ def batch(view: Mapping[str, Any], name: Name) -> Iterator[Line]:
     yield Line(f"  audited   {view['rate']}")
     if view["cost_micro"]:
         yield Line(f"  cost      {view['cost_micro']:,} micro-credits, jurors included")
+
+
+def escalation(climbed: Mapping[str, Any] | None, name: Name) -> Iterator[Line]:
+    """What each jury said on the way up, how disputes ended, and what decided."""
+    if not climbed:
+        return
+    for level, sat in enumerate(climbed["levels"]):
+        said = [juror["verdict"] for juror in sat["jury"]]
+        counts = ", ".join(f"{said.count(word)} {word}" for word in sorted(set(said)))
+        yield Line(f"  level {level}   {len(said)} jurors: {counts or 'no jury'}")
+    for dispute in climbed["disputes"]:
+        where = "" if dispute["step"] is None else f" over step {dispute['step']}"
+        loser = "nobody" if dispute["loser"] is None else name(dispute["loser"])
+        yield Line(f"  dispute   by {name(dispute['challenger'])}{where}: {loser} lost, {dispute['fault']}")
+    by = climbed["decided_by"]
+    yield Line(f"  decided   by {f'level {by}' if isinstance(by, int) else by}")
 
 
 def answer(output: Mapping[str, Any] | None) -> Iterator[Line]:

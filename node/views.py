@@ -33,6 +33,7 @@ def job_view(job: Job) -> dict[str, Any]:
         "output": output_view(request.kind, job.output),
         "cost_micro": job.cost_micro,
         "attempts": job.attempts,
+        "escalation": job.escalation,
         "error": job.error,
         "seconds": round((end_ms - job.created_ms) / 1000, 3),
     }

@@ -191,6 +191,8 @@ class Terms:
         count: number of states, 2..4096, from the spec. first: the state that the seed gives.
         threshold: largest honest `distance`. pinned: if given, the only tree head that the defender may sign: where
             its states are known already from the trace that it committed.
+        flaw: if given, the fault for which the defender loses unheard: what it committed shows by itself that it is
+            wrong, so that no step needs to be searched (`dispute.first`, `dispute.answer`).
     """
 
     job: bytes
@@ -202,6 +204,7 @@ class Terms:
     threshold: float
     distance: Distance = exact_distance
     pinned: bytes | None = None
+    flaw: str = ""
 
 
 @dataclass(frozen=True)
@@ -299,9 +302,11 @@ class Dispute:
         return None if self.phase is Phase.JUDGED or self._ends == math.inf else self._ends
 
     def start(self, now: float) -> list[Action]:
-        """Ask both sides to enter."""
+        """Ask both sides to enter; or judge at once, where there is a flaw for all to see."""
         assert self._ends == math.inf, "a dispute starts once"
         self._ends = now + self._answer_s
+        if self.terms.flaw:
+            return self._judge(self.terms.defender, self.terms.flaw)
         return [AskEntry(self.terms.defender), AskEntry(self.terms.challenger)]
 
     def on_entry(self, now: float, peer: PeerId, entry: Entry) -> list[Action]:

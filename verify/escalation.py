@@ -224,7 +224,7 @@ class Escalation:
         self.phase = Phase.DISPUTING
         challenger = self._challengers[len(self._rulings)]
         self.dispute = Dispute(self._terms(challenger), answer_s=self._answer_s, referee_s=self._referee_s)
-        return [InDispute(challenger, action) for action in self.dispute.start(now)]
+        return self._argue(now, challenger, self.dispute.start(now))
 
     def _argue(self, now: float, challenger: PeerId, actions: Sequence[bisection.Action]) -> list[Action]:
         passed: list[Action] = [InDispute(challenger, action) for action in actions]

@@ -13,7 +13,8 @@ until its own secret is out. Format: docs/spec/escalation.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import msgspec
 
@@ -27,6 +28,9 @@ from wire.job import Commitment, JobSpec
 
 LEVELS_MAX = 4
 NONCE_BYTES = 16
+
+SPOTS_SECOND = 9
+"""Drawn steps of an image that the second jury looks at."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,33 @@ LEVELS_WITHOUT_DISPUTE = (Level(3, 3), Level(7, 6), Level(21, 11))
 
 LEVELS_STRICT_WITHOUT_DISPUTE = (Level(5, 5), Level(7, 6), Level(21, 11))
 """Both."""
+
+
+def levels_for(jurors: int, *, disputes: bool) -> tuple[Level, ...]:
+    """The levels that this many possible jurors can fill, each with jurors who have not sat before.
+
+    `LEVELS_STRICT`, unless `LEVELS`, which begin with fewer, reach higher; empty for fewer than three. Without disputes
+    the last level has nothing above it, and decides by majority.
+    """
+    reached = [_filled(levels, jurors) for levels in (LEVELS_STRICT, LEVELS)]
+    levels = max(reached, key=len)
+    if disputes or not levels:
+        return levels
+    return (*levels[:-1], Level(levels[-1].size, levels[-1].size // 2 + 1))
+
+
+def with_spots(levels: Sequence[Level], spots: int, steps: int) -> tuple[Level, ...]:
+    """Levels that look at ever more of a run of `steps` steps: at `spots` drawn ones, then at nine, then at all.
+
+    A jury that called a larger one has shown that there is something to look for; 0 spots are all steps at every level.
+    """
+    drawn = [spots, min(steps, max(spots, SPOTS_SECOND)) if spots else 0]
+    return tuple(replace(level, spots=drawn[index] if index < 2 else 0) for index, level in enumerate(levels))
+
+
+def _filled(levels: Sequence[Level], jurors: int) -> tuple[Level, ...]:
+    needed = accumulate(level.size for level in levels)
+    return tuple(level for level, total in zip(levels, needed, strict=True) if total <= jurors)
 
 
 def level_secret(seed: bytes, level: int) -> bytes:

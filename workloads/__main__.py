@@ -66,6 +66,8 @@ class Child:
                     cancelled=lambda: call == self._cancelled,
                 )
                 return pipe.Rechecked(call, expected)
+            if isinstance(request, pipe.Recompute):
+                return pipe.Recomputed(call, self._executor.recompute(request.spec, request.step, request.state))
             return pipe.Healthy(call, self._executor.health())
         except QuorateError as exc:
             return pipe.failed(call, exc)

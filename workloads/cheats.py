@@ -17,7 +17,7 @@ from wire import codec
 from wire.codec import Wire
 from wire.errors import LocalError
 from wire.job import EmbedInput, Expected, ImageInput, JobSpec, Output, TextInput, Trace
-from wire.tensor import from_numpy
+from wire.tensor import Tensor, from_numpy
 from workloads import forgeries, inputs, noise, older
 from workloads.executor import CancelCheck, Capabilities, Emit, Health, Progress, never
 from workloads.image import answer
@@ -120,6 +120,10 @@ class CheatingExecutor:
     ) -> Expected:
         """See `Executor`; honest."""
         return self._honest.recheck(spec, output, trace, steps=steps, cancelled=cancelled)
+
+    def recompute(self, spec: JobSpec, step: int, state: Tensor) -> Tensor:
+        """See `Executor`; honest."""
+        return self._honest.recompute(spec, step, state)
 
     def run(self, spec: JobSpec, *, emit: Emit, cancelled: CancelCheck) -> tuple[Output, Trace]:
         """See `Executor`; the answer is wrong."""

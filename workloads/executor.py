@@ -18,6 +18,7 @@ from typing import Protocol
 from wire.codec import Wire
 from wire.errors import Malformed, QuorateError
 from wire.job import Expected, JobSpec, Kind, Lane, Output, Trace
+from wire.tensor import Tensor
 
 NUMERICS: dict[Lane, str] = {"tolerant": "f32", "exact": "f64r32"}
 """The numeric class that each lane pins."""
@@ -123,6 +124,19 @@ class Executor(Protocol):
         Raises:
             Malformed: the claim has the wrong tensors, shapes or values: no honest run gives it.
             Cancelled, LocalError, StorageError: as `run`.
+        """
+        ...
+
+    def recompute(self, spec: JobSpec, step: int, state: Tensor) -> Tensor:
+        """The state after one step of a run, from the one before it: what a referee compares (`workloads.states`).
+
+        Args:
+            spec: an image, or a text in the exact lane that is not searched with beams. step: from 0.
+            state: f4[h, w], or the tokens so far, i4[n].
+
+        Raises:
+            Malformed: no such step, or a state that no run has there.
+            LocalError: such jobs have no steps, or as `run`. StorageError: as `run`.
         """
         ...
 

@@ -8,8 +8,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from wire.codec import Wire
+from wire.errors import Malformed
 from wire.job import Expected, ImageInput, Output, Trace
-from wire.tensor import from_numpy
+from wire.tensor import Tensor, from_numpy
 from workloads import claims, diffusion, noise
 from workloads.executor import CancelCheck, Emit, Progress
 from workloads.forward import Floats
@@ -97,6 +99,14 @@ class ImageModel:
             steps = [self.steps(states[part], given, seed, drawn[part]) for part in parts]
             expected["steps"] = from_numpy(np.concatenate(steps))
         return Expected(expected)
+
+    def recompute(self, given: Wire, seed: int, step: int, state: Tensor) -> Tensor:
+        """The latent after step `step` of a run, from the one before it."""
+        assert isinstance(given, ImageInput), "checked with the spec"
+        if not 0 <= step < given.steps:
+            raise Malformed(f"step {step} of {given.steps}")
+        latent = claims.array(state, "state", "f4", self.size)
+        return from_numpy(self.steps(latent[None], given, seed, [step])[0])
 
 
 def answer(latents: NDArray[np.float32]) -> tuple[Output, Trace]:

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wire.codec import Wire
+from wire.errors import LocalError
 from wire.job import Expected, JobSpec, Kind, Output, Trace
+from wire.tensor import Tensor
 from workloads import catalog, forward, inputs, weights
 from workloads.embed import EmbedModel
 from workloads.executor import CancelCheck, Capabilities, Emit, Event, Health, never
@@ -106,6 +108,14 @@ class LocalExecutor:
         finally:
             self._running = None
             self._runs += 1
+
+    def recompute(self, spec: JobSpec, step: int, state: Tensor) -> Tensor:
+        """See `Executor`."""
+        given, runner = self.prepare(spec)
+        if not isinstance(runner, ImageModel | TextModel):
+            raise LocalError(f"{spec.kind} has no steps")
+        with self.marked(spec.id, never):
+            return runner.recompute(given, spec.seed, step, state)
 
     def prepare(self, spec: JobSpec) -> tuple[Wire, _Runner]:
         """The checked input and the loaded model.

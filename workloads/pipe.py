@@ -1,8 +1,8 @@
 """What the pool and its child processes say to each other, and the frames it travels in.
 
 A frame is a 4-byte big-endian length and the canonical MessagePack of one message. The child answers every `Run` and
-`Recheck` with exactly one of `Ran`, `Rechecked`, `Failed`; events come before. Reading is blocking here (child side);
-`service` reads the same frames with trio.
+`Recheck` with exactly one of `Ran`, `Rechecked`, `Failed`, and likewise `Recompute`; events come before. Reading is
+blocking here (child side); `service` reads the same frames with trio.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from wire import codec
 from wire.codec import Wire
 from wire.errors import LocalError, Malformed, QuorateError, StorageError
 from wire.job import Expected, JobSpec, Output, Trace
+from wire.tensor import Tensor
 from workloads.executor import Cancelled, ExecutorCrashed, Health, Progress, Token
 
 MESSAGE_BYTES_MAX = 16 << 20
@@ -36,6 +37,15 @@ class Recheck(Wire, frozen=True, tag="recheck"):
     output: Output
     trace: Trace
     steps: list[int]
+
+
+class Recompute(Wire, frozen=True, tag="recompute"):
+    """Compute the state after this step."""
+
+    call: int
+    spec: JobSpec
+    step: int
+    state: Tensor
 
 
 class Cancel(Wire, frozen=True, tag="cancel"):
@@ -72,6 +82,13 @@ class Rechecked(Wire, frozen=True, tag="rechecked"):
     expected: Expected
 
 
+class Recomputed(Wire, frozen=True, tag="recomputed"):
+    """The state after the step."""
+
+    call: int
+    state: Tensor
+
+
 class Healthy(Wire, frozen=True, tag="healthy"):
     """The child's health."""
 
@@ -87,9 +104,9 @@ class Failed(Wire, frozen=True, tag="failed"):
     reason: str
 
 
-Request = Run | Recheck | Cancel | AskHealth
-Reply = Happened | Ran | Rechecked | Healthy | Failed
-Answer = Ran | Rechecked | Healthy
+Request = Run | Recheck | Recompute | Cancel | AskHealth
+Reply = Happened | Ran | Rechecked | Recomputed | Healthy | Failed
+Answer = Ran | Rechecked | Recomputed | Healthy
 
 ERRORS: dict[str, type[QuorateError]] = {
     "storage": StorageError,

@@ -17,6 +17,7 @@ import trio
 
 from wire.errors import Busy, Malformed
 from wire.job import Expected, JobSpec, Output, Trace
+from wire.tensor import Tensor
 from workloads import catalog, inputs, pipe, variants
 from workloads.executor import Capabilities, ExecutorCrashed, Health, Progress, Token
 
@@ -224,6 +225,17 @@ class Pool:
         )
         assert isinstance(answer, pipe.Rechecked), "a re-check is answered by Rechecked"
         return answer.expected
+
+    async def recompute(self, spec: JobSpec, step: int, state: Tensor) -> Tensor:
+        """The state after one step, from the one before it.
+
+        Raises:
+            Malformed, LocalError, StorageError: as `Executor.recompute`. ExecutorCrashed, Busy: as `run`.
+        """
+        self.validate(spec)
+        answer = await self._call(spec.id, lambda call: pipe.Recompute(call, spec, step, state), lambda event: None)
+        assert isinstance(answer, pipe.Recomputed), "answered by Recomputed"
+        return answer.state
 
     async def cancel(self, job: bytes) -> None:
         """Cancel the job with this id if it is running; its caller gets `Cancelled`."""

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wire import text_sketch
-from wire.errors import Malformed
+from wire.codec import Wire
+from wire.errors import LocalError, Malformed
 from wire.job import Expected, Output, TextInput, Trace
-from wire.tensor import from_numpy
+from wire.tensor import Tensor, from_numpy
 from workloads import attention, claims
 from workloads.executor import CancelCheck, Cancelled, Emit, Progress, Token
 from workloads.forward import Floats
@@ -157,6 +158,30 @@ class TextModel:
         projections, dither = text_sketch.project(hidden, text_sketch.seed_of(given, seed))
         computed = {"margin": margin, "projections": projections, "dither": dither}
         return Expected({name: from_numpy(value) for name, value in computed.items()})
+
+    def recompute(self, given: Wire, seed: int, step: int, state: Tensor) -> Tensor:
+        """The tokens after step `step`, from those before it; after the end nothing is added.
+
+        The tokens are read one by one, as a run reads them, so that every bit of the logits is the run's.
+        """
+        assert isinstance(given, TextInput), "checked with the spec"
+        if not self.exact or given.method == "beam":
+            raise LocalError("a text has steps in the exact lane, and unless it is searched with beams")
+        count = state.shape[0] if len(state.shape) == 1 else 0
+        tokens: list[int] = claims.array(state, "state", "i4", (count,)).tolist()
+        done = tokens[-1:] == [END]
+        if not 0 <= step < given.tokens_max or (len(tokens) != step and not (done and len(tokens) < step)):
+            raise Malformed(f"{len(tokens)} tokens before step {step} of {given.tokens_max}")
+        if END in tokens[:-1] or any(not 0 <= token <= 255 for token in tokens):
+            raise Malformed("tokens outside 0..255, or after the end")
+        if done:
+            return state
+        decoder, logits, _ = self._start(given)
+        for token in tokens:
+            rows, _ = decoder.read(np.array([[token]], dtype=np.int64))
+            logits = rows[:, -1]
+        following = Chooser(given, seed).choose(len(tokens), logits[0])
+        return from_numpy(np.array([*tokens, following], dtype=np.int32))
 
     def prefill(
         self, given: TextInput, tokens: list[int], cancelled: CancelCheck

@@ -59,38 +59,52 @@ class _Driver:
 
     async def _ask(self, nursery: trio.Nursery, peer: PeerId) -> None:
         try:
-            answer = await call(self._context.transport, peer, AUDIT_PROTOCOL, self._round.ask, JuryAnswer)
-            self._check_key(peer, answer)
+            answer = await ask_juror(self._context, peer, self._round.ask)
         except (RemoteError, TransportError) as exc:
             actions = self._round.on_silent(trio.current_time(), peer, str(exc))
         else:
             actions = self._round.on_answer(trio.current_time(), peer, answer)
         self._do(nursery, actions)
 
-    def _check_key(self, peer: PeerId, answer: JuryAnswer) -> None:
-        """A vote counts under the BLS key that the juror has announced to everybody: a certificate under another one
-        would hold for us and not for those who know the announced one, and they would refuse our chain for it.
-
-        Raises:
-            RemoteError: another key; the two records together prove it, and the juror is not drawn again.
-        """
-        try:
-            self._context.keyring.learn(answer.key, author=peer)
-        except SecondKey as exc:
-            error = RemoteError(peer, "votes under another key than it announced", penalty=0.5)
-            self._context.blame(error)
-            raise error from exc
-        except Malformed:
-            return  # the round names the fault
-
     async def _reveal(self, nursery: trio.Nursery, action: AskReveal) -> None:
         try:
-            envelope = await call(self._context.transport, action.peer, REVEAL_PROTOCOL, action.ask, Envelope)
+            envelope = await ask_reveal(self._context, action)
         except (RemoteError, TransportError) as exc:
             actions = self._round.on_silent(trio.current_time(), action.peer, str(exc))
         else:
             actions = self._round.on_reveal(trio.current_time(), action.peer, envelope)
         self._do(nursery, actions)
+
+
+async def ask_juror(context: Context, peer: PeerId, ask: JuryAsk) -> JuryAnswer:
+    """A juror's sealed vote.
+
+    A vote counts under the BLS key that the juror has announced to everybody: a certificate under another one would
+    hold for us and not for those who know the announced one, and they would refuse our chain for it.
+
+    Raises:
+        RemoteError: it refused, or votes under another key: the two records together prove it, and the juror is not
+            drawn again. TransportError: it cannot be reached.
+    """
+    answer = await call(context.transport, peer, AUDIT_PROTOCOL, ask, JuryAnswer)
+    try:
+        context.keyring.learn(answer.key, author=peer)
+    except SecondKey as exc:
+        error = RemoteError(peer, "votes under another key than it announced", penalty=0.5)
+        context.blame(error)
+        raise error from exc
+    except Malformed:
+        return answer  # the round names the fault
+    return answer
+
+
+async def ask_reveal(context: Context, action: AskReveal) -> Envelope:
+    """A juror's opened vote.
+
+    Raises:
+        RemoteError: it refused. TransportError: it cannot be reached.
+    """
+    return await call(context.transport, action.peer, REVEAL_PROTOCOL, action.ask, Envelope)
 
 
 async def audit(context: Context, ask: JuryAsk, show: Callable[[Sequence[PeerId]], None]) -> Outcome:

@@ -12,7 +12,8 @@ from node.market import pricing
 from node.market.context import Context
 from node.market.finder import Finder, Offered
 from node.market.incentives import audits_needed
-from node.market.requester import JobFailed, Tried, calibration_of, left_out
+from node.market.plan import left_out
+from node.market.requester import JobFailed, Tried, calibration_of
 from recommend.rank import Choice
 from verify import jury
 from verify.calibration import Calibration

@@ -18,6 +18,7 @@ from verify.calibration import Calibration
 from verify.juror import JurorSigner
 from wire.errors import Busy, RemoteError
 from wire.job import Expected, JobSpec, Output, Trace
+from wire.tensor import Tensor
 from wire.transport import Transport
 from workloads.executor import Event, ModelInfo
 
@@ -72,6 +73,10 @@ class Executors(Protocol):
 
     async def recheck(self, spec: JobSpec, output: Output, trace: Trace, *, steps: Sequence[int] = ()) -> Expected:
         """See `workloads.executor.Executor.recheck`."""
+        ...
+
+    async def recompute(self, spec: JobSpec, step: int, state: Tensor) -> Tensor:
+        """See `workloads.executor.Executor.recompute`."""
         ...
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import trio
 
+from ledger.entry import Offer
 from node.market import pricing
+from node.market.chains import accusation
 from node.market.context import Context
+from node.market.sides import Keeper
 from verify import verdict
 from verify.juror import AskRefused, Hearing, Juror
 from verify.messages import JuryAnswer, JuryAsk, RevealAsk
@@ -23,8 +26,9 @@ OFFER_S = 5.0
 class JurorService:
     """Answers `/quorate/audit/1` and `/quorate/reveal/1`."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, accused: Keeper) -> None:
         self._context = context
+        self._accused = accused
         self._juror = Juror(context.identity, context.calibrations)
 
     async def audit(self, peer: PeerId, ask: JuryAsk) -> JuryAnswer:
@@ -33,17 +37,37 @@ class JurorService:
         hearing = self._juror.consider(peer, ask, now_ms=context.now_ms())
         if hearing.answer is not None:
             return hearing.answer
-        await self._check_fee(hearing)
+        offer = await self._check_fee(hearing)
         result = None if hearing.finding is not None else await self._recompute(hearing)
         answer = self._juror.rule(hearing, result)
+        if offer.rule == "ladder" and isinstance(result, Expected):
+            self._accuse(hearing, result)
         found = hearing.finding
         assert found is not None, "a ruled case has a finding"
         log = context.log.bind(job=hearing.case.job.hex()[:12], requester=short(peer))
         log.info("audited", worker=short(hearing.case.worker), verdict=found.verdict, why=found.why)
         return answer
 
-    async def _check_fee(self, hearing: Hearing) -> None:
+    def _accuse(self, hearing: Hearing, result: Expected) -> None:
+        """If we reject, remember which step is wrong: we may have to prove it against the worker."""
+        spec, ask = hearing.case.spec, hearing.ask
+        if hearing.finding is None or hearing.finding.verdict != "reject":
+            return
+        leaves = accusation(spec, ask.output, ask.trace, result, hearing.thresholds, hearing.case.drawn)
+        if leaves is None:
+            return
+        try:
+            room = self._accused.room([hearing.case.job], hearing.requester, spec.deadline_ms)
+        except Busy as exc:
+            self._context.log.warning("accusation_not_kept", job=hearing.case.job.hex()[:12], reason=str(exc))
+        else:
+            room.fill(hearing.case.root, leaves)
+
+    async def _check_fee(self, hearing: Hearing) -> Offer:
         """Nobody makes us work for nothing: our fee must be reserved on the requester's chain, within its credit.
+
+        Returns:
+            The offer that reserves it.
 
         Raises:
             AskRefused: it is not.
@@ -69,6 +93,7 @@ class JurorService:
             raise AskRefused(payer, "offer", f"the offer is already {found.state}", penalty=0.0)
         if left < 0:
             raise AskRefused(payer, "offer", "it has promised more than its credit", penalty=0.2)
+        return found.offer
 
     async def _recompute(self, hearing: Hearing) -> Expected | Finding:
         """Our own result; a fault of our executor is no verdict on the worker."""

@@ -2,13 +2,14 @@
 
 `/quorate/job/1`, a channel: requester to worker Hire, Reveal; worker to requester Hired, Working, Committed,
 Delivered, Declined. `/quorate/audit/1` and `/quorate/reveal/1`, requester to juror, one call each: the messages are
-those of `verify.messages`. `/quorate/paid/1`, payer to payee, one call: Paid, answered by Settled. Format:
-docs/spec/market.md.
+those of `verify.messages`. `/quorate/dispute/1`, requester to a side of a dispute, one call each: DisputeAsk, answered
+by what it asks for (`verify.bisection`). `/quorate/paid/1`, payer to payee, one call: Paid, answered by Settled.
+Format: docs/spec/market.md.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from wire import codec
 from wire.codec import Wire
@@ -18,14 +19,21 @@ from wire.job import Output, Trace
 JOB_PROTOCOL = "/quorate/job/1"
 AUDIT_PROTOCOL = "/quorate/audit/1"
 REVEAL_PROTOCOL = "/quorate/reveal/1"
+DISPUTE_PROTOCOL = "/quorate/dispute/1"
 PAID_PROTOCOL = "/quorate/paid/1"
 
 
 class Hire(Wire, frozen=True, tag="hire"):
-    """An offer of work. `spec` is an envelope of domain "job"; `offer` the payer's ledger entry."""
+    """An offer of work. `spec` is an envelope of domain "job"; `offer` the payer's ledger entry.
+
+    Under the policy `escalate` (offers by the rule "ladder") `above` are the specs of the levels above the first, and
+    `nonce` the 16 random bytes from which the first spec's was made (`verify.ladder`); else both are empty.
+    """
 
     spec: Envelope
     offer: bytes
+    above: list[Envelope]
+    nonce: bytes
 
 
 class Reveal(Wire, frozen=True, tag="reveal"):
@@ -56,9 +64,9 @@ class Working(Wire, frozen=True, tag="working"):
 
 
 class Committed(Wire, frozen=True, tag="committed"):
-    """The worker's commitment, an envelope of domain "commitment"."""
+    """The worker's commitments, envelopes of domain "commitment": one per spec, in the order of the hire."""
 
-    commitment: Envelope
+    commitments: list[Envelope]
 
 
 class Delivered(Wire, frozen=True, tag="delivered"):
@@ -67,6 +75,16 @@ class Delivered(Wire, frozen=True, tag="delivered"):
     output: Output
     trace: Trace
     salt: bytes
+
+
+class DisputeAsk(Wire, frozen=True):
+    """What a side of a dispute is asked for: its `Entry`, the `Opening` of leaf `index`, or both states of step `index`
+    as `Shown` (the worker only). `job` is that of the level at which the challenger sat."""
+
+    job: bytes
+    root: bytes
+    want: Literal["entry", "opening", "shown"]
+    index: int
 
 
 class Paid(Wire, frozen=True):

@@ -7,52 +7,56 @@ spec, own offer, own jury. Whatever happens, the attempt's reservation ends as a
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 import trio
 
-from ledger.entry import Accept, Entry, InvalidEntry, Reason, check_entry, decode_entry, majority
+from ledger.entry import Accept, Entry, InvalidEntry, Reason, check_entry, decode_entry
 from ledger.state import InsufficientCredit
 from node.jobs import Board, Job, Request
 from node.market import pricing
 from node.market.auditor import audit
+from node.market.chains import has_steps, terms_of
+from node.market.climber import climb
 from node.market.context import Context
-from node.market.finder import Finder, NotEnough, Offered
+from node.market.finder import Finder, NotEnough, Offered, Pool
+from node.market.judged import Judged, record
 from node.market.messages import (
     JOB_PROTOCOL,
     Committed,
     Declined,
     Delivered,
     FromWorker,
-    Hire,
     Hired,
     Reveal,
     Working,
     decode_from_worker,
 )
 from node.market.payer import Payer
+from node.market.plan import Answer, Plan, asks_of, hire_of, promises_of, reasons
+from node.market.proof import prove
 from node.records import observe_jurors
 from recommend.rank import Choice
 from verify import jury
+from verify.bisection import Terms
 from verify.calibrated import calibration_for
 from verify.calibration import Calibration
 from verify.commitment import check_opening
 from verify.fingerprints.registry import fingerprint_for
-from verify.messages import JuryAsk
-from verify.round import Outcome
+from verify.ladder import NONCE_BYTES, Level, build_ladder, level_secret, levels_for, with_spots
+from verify.receipt import OutcomeWord
 from wire import codec
-from wire.envelope import Envelope, seal, unseal
+from wire.envelope import seal
 from wire.errors import Busy, LocalError, Malformed, RemoteError, StorageError, TransportError
-from wire.job import INPUTS, Commitment, ImageInput, JobSpec, Output, PoolMember, Trace
+from wire.job import INPUTS, Commitment, ImageInput, JobSpec
 from wire.peer import PeerId, to_text
 from wire.transport import Channel
 from workloads.executor import NUMERICS
 
 T = TypeVar("T")
-
-LEFT_OUT_TOLD = 5
 
 RELEASE_S = 2.0
 """Seconds to record that an attempt is over when the job is being cancelled."""
@@ -75,27 +79,14 @@ class JobFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """One attempt, before it starts."""
+class Chosen:
+    """A worker, what it and each juror get, and who may judge it."""
 
-    spec: JobSpec
-    envelope: Envelope
-    pool: list[PoolMember]
-    secret: bytes
-    worker: PeerId
-    reason: str
-    left_out: dict[PeerId, str]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a worker delivered; it opens the commitment."""
-
-    accept: Entry
-    commitment: Envelope
-    output: Output
-    trace: Trace
-    salt: bytes
+    choice: Choice
+    price_micro: int
+    fee_micro: int
+    pool: Pool
+    levels: tuple[Level, ...]
 
 
 @dataclass
@@ -173,24 +164,27 @@ class Requester:
         plan = self._plan(job.request, await self._finder.enough(job.request, tried.workers), tried)
         tried.workers.add(plan.worker)
         worker = to_text(plan.worker)
-        self._board.update(job, "matched", tell={"worker": worker, "why": plan.reason}, worker=worker)
+        levels = [{"size": level.size, "needed": level.needed} for level in plan.levels]
+        tell = {"worker": worker, "why": plan.reason, **({"levels": levels} if levels else {})}
+        self._board.update(job, "matched", tell=tell, worker=worker)
         spec = plan.spec
         offer = await context.ledger.offer(
             job=spec.id,
             payee=plan.worker,
             price_micro=spec.price_micro,
             fee_micro=spec.fee_micro,
-            juries=majority(spec.id, spec.jury_size),
+            juries=plan.juries,
             expires_ms=spec.deadline_ms,
+            rule="ladder" if plan.levels else "one",
         )
         reason: Reason | None = "cancelled"
         try:
             answer = await self._hire(job, plan, offer)
             self._board.update(job, "auditing" if spec.jury_size else None, output=codec.encode(answer.output))
-            ask = _ask(plan, answer)
-            outcome = await audit(context, ask, lambda peers: self._show_jury(job, peers))
+            judged = await (self._climb if plan.levels else self._audit)(job, plan, answer)
             with trio.CancelScope(shield=True):
-                tried.spent_micro += await self._payer.pay(spec, offer, answer.accept, outcome)
+                verdict, owed_micro = await self._pay(offer, answer, judged)
+                tried.spent_micro += owed_micro
                 reason = None
         except WorkerFailed:
             reason = "worker_died"
@@ -198,8 +192,59 @@ class Requester:
         finally:
             if reason is not None:
                 await self._release(offer, reason)
-        self._record(job, plan, outcome, tried)
-        return outcome.verdict
+        record(self._board, job, judged, verdict, tried.spent_micro, self._thresholds(spec))
+        self._note(job, verdict, reasons(plan, judged), job.jury)
+        if verdict in ("accept", "reject"):
+            context.records.observe("worker", plan.worker, spec.model, failed=verdict == "reject")
+        for outcome in judged.rounds:
+            observe_jurors(context.records, spec.model, verdict, outcome.jury)
+        return verdict
+
+    async def _audit(self, job: Job, plan: Plan, answer: Answer) -> Judged:
+        """One jury."""
+        (ask,) = asks_of(plan, answer)
+        outcome = await audit(self._context, ask, lambda peers: self._show_jury(job, peers))
+        return self._proven(plan, answer, Judged((outcome,), outcome.verdict))
+
+    async def _climb(self, job: Job, plan: Plan, answer: Answer) -> Judged:
+        """One jury after another, and disputes."""
+        specs, thresholds = plan.specs, self._thresholds(plan.spec)
+        root = codec.decode(Commitment, answer.commitments[0].body).root
+
+        def terms(level: int, challenger: PeerId) -> Terms:
+            return terms_of(specs[level], root, plan.worker, challenger, answer.output, answer.trace, thresholds)
+
+        climbed = await climb(
+            self._context,
+            plan.spec,
+            asks_of(plan, answer),
+            plan.levels,
+            plan.nonce,
+            terms if has_steps(plan.spec) else None,
+            partial(self._board.event, job),
+        )
+        return self._proven(plan, answer, Judged(climbed.rounds, climbed.ended.verdict, climbed.ended))
+
+    def _proven(self, plan: Plan, answer: Answer, judged: Judged) -> Judged:
+        """With the bundle that convicts the worker, if the answer was rejected."""
+        if judged.verdict != "reject":
+            return judged
+        receipts, spec = [outcome.receipt for outcome in judged.rounds], plan.spec
+        lost = (
+            None
+            if judged.ended is None
+            else next((ruling for ruling in judged.ended.rulings if ruling.loser == plan.worker), None)
+        )
+        proof = prove(spec, receipts, answer.output, answer.trace, self._thresholds(spec), lost)
+        return replace(judged, proof=proof)
+
+    async def _pay(self, offer: Entry, answer: Answer, judged: Judged) -> tuple[OutcomeWord, int]:
+        if judged.ended is not None:
+            return await self._payer.pay_ladder(offer, answer.accept, judged)
+        return judged.verdict, await self._payer.pay(offer, answer.accept, judged.rounds[0])
+
+    def _thresholds(self, spec: JobSpec) -> Mapping[str, float]:
+        return self._context.calibrations[spec.calibration].thresholds
 
     async def _release(self, offer: Entry, reason: Reason) -> None:
         """Take the reservation back, also while the job is being cancelled.
@@ -217,9 +262,8 @@ class Requester:
 
     def _plan(self, request: Request, offered: Offered, tried: Tried) -> Plan:
         """Choose the worker and fix everything that decides the draw, before anybody works."""
-        choice, price, fee = self._affordable(request, offered, tried)
-        secret = secrets.token_bytes(jury.SECRET_BYTES)
-        pool = self._finder.pool(offered, choice.peer, request.jury_size)
+        chosen = self._affordable(request, offered, tried)
+        seed, nonce = secrets.token_bytes(jury.SECRET_BYTES), secrets.token_bytes(NONCE_BYTES)
         now_ms = self._context.now_ms()
         calibration = calibration_of(self._context, request)
         spec = JobSpec(
@@ -234,32 +278,60 @@ class Requester:
             seed=request.seed,
             jury_size=request.jury_size,
             spots=spots_for(self._context, request),
-            price_micro=price,
-            fee_micro=fee,
+            price_micro=chosen.price_micro,
+            fee_micro=chosen.fee_micro,
             requester=self._context.identity.peer,
-            pool=jury.pool_hash(pool.members),
-            beacon_hash=jury.beacon_hash(secret),
-            nonce=secrets.token_bytes(16),
+            pool=jury.pool_hash(chosen.pool.members),
+            beacon_hash=jury.beacon_hash(seed),
+            nonce=nonce,
             created_ms=now_ms,
             deadline_ms=now_ms + int(request.timeout_s * 1000),
         )
-        envelope = seal(self._context.identity, "job", spec)
-        return Plan(spec, envelope, pool.members, secret, choice.peer, choice.reason, pool.left_out)
+        specs, beacons, levels = [spec], [seed], chosen.levels
+        if levels:
+            beacons = [level_secret(seed, level) for level in range(len(levels))]
+            specs = build_ladder(spec, levels, beacons)
+        envelopes = [seal(self._context.identity, "job", each) for each in specs]
+        pool, choice, nonce = chosen.pool, chosen.choice, nonce if levels else b""
+        return Plan(specs, envelopes, beacons, pool.members, choice.peer, choice.reason, pool.left_out, levels, nonce)
 
-    def _affordable(self, request: Request, offered: Offered, tried: Tried) -> tuple[Choice, int, int]:
-        """The first worker within the budget, its price and the fee of each juror."""
-        if request.jury_size == 0:
-            return offered.workers[0], 0, 0
+    def _affordable(self, request: Request, offered: Offered, tried: Tried) -> Chosen:
+        """The first worker within the budget, its price, the fee of each juror, and who may judge it.
+
+        Raises:
+            JobFailed: none is. NotEnough: who could judge the answer belongs to the worker.
+        """
         dearest = 0
         for choice in offered.workers:
-            price = offered.prices_micro[choice.peer]
-            fee = pricing.fee_micro(price)
-            total = tried.spent_micro + price + fee * request.jury_size
-            if request.budget_micro is None or total <= request.budget_micro:
-                return choice, price, fee
+            pool = self._finder.pool(offered, choice.peer, request.jury_size)
+            levels = self._levels(request, pool, choice.peer)
+            checked = request.jury_size > 0
+            price = offered.prices_micro[choice.peer] if checked else 0
+            fee = pricing.fee_micro(price) if checked else 0
+            seats = sum(level.size for level in levels) or request.jury_size
+            total = tried.spent_micro + price + fee * seats
+            if not checked or request.budget_micro is None or total <= request.budget_micro:
+                return Chosen(choice, price, fee, pool, levels)
             dearest = max(dearest, total)
         budget = f"the budget is {request.budget_micro}"
         raise JobFailed("insufficient_credit", f"{dearest} micro-credits with fees; {budget}")
+
+    def _levels(self, request: Request, pool: Pool, worker: PeerId) -> tuple[Level, ...]:
+        """The juries that this pool can fill, one after another; empty where one jury decides.
+
+        Raises:
+            NotEnough: not even the first.
+        """
+        if request.policy != "escalate":
+            return ()
+        jurors = [member for member in pool.members if member.peer != worker]
+        levels = levels_for(len(jurors), disputes=has_steps(request))
+        given = codec.decode(INPUTS[request.kind], request.inputs)
+        if isinstance(given, ImageInput):
+            levels = with_spots(levels, spots_for(self._context, request), given.steps)
+        if not levels:
+            raise NotEnough(f"escalation needs a worker and 3 jurors who are nothing to it; {len(jurors)} are known")
+        return levels
 
     async def _hire(self, job: Job, plan: Plan, offer: Entry) -> Answer:
         """Have the work done.
@@ -289,7 +361,7 @@ class Requester:
 
     async def _follow(self, job: Job, plan: Plan, offer: Entry, channel: Channel) -> Answer:
         settings = self._context.settings
-        await channel.send(codec.encode(Hire(plan.envelope, codec.encode(offer))))
+        await channel.send(codec.encode(hire_of(plan, offer)))
         hired = await _expect(channel, Hired, settings.accept_s)
         accept = _check_accept(hired, plan, offer)
         self._board.update(job, "running")
@@ -299,49 +371,17 @@ class Requester:
             if isinstance(frame, Working):
                 self._board.event(job, "running", done=frame.done, total=frame.total, text=frame.text)
             elif isinstance(frame, Committed):
-                promise = unseal(frame.commitment, "commitment", Commitment, author=plan.worker)
+                promises = promises_of(frame, plan)
                 break
             else:
                 raise _unexpected(channel, frame)
-        if promise.job != plan.spec.id:
-            raise Malformed("a commitment to another job")
-        await channel.send(codec.encode(Reveal(plan.secret)))
+        await channel.send(codec.encode(Reveal(plan.secrets[0])))
         delivered = await _expect(channel, Delivered, settings.stall_s)
-        check_opening(promise, delivered.output, delivered.trace, delivered.salt)
-        return Answer(accept, frame.commitment, delivered.output, delivered.trace, delivered.salt)
+        check_opening(promises[0], delivered.output, delivered.trace, delivered.salt)
+        return Answer(accept, frame.commitments, delivered.output, delivered.trace, delivered.salt)
 
     def _show_jury(self, job: Job, peers: Sequence[PeerId]) -> None:
         self._board.event(job, "auditing", jury=[to_text(peer) for peer in peers])
-
-    def _record(self, job: Job, plan: Plan, outcome: Outcome, tried: Tried) -> None:
-        members: list[dict[str, object]] = [
-            {"peer": to_text(juror.peer), "verdict": juror.verdict, "distances": dict(juror.distances)}
-            for juror in outcome.jury
-        ]
-        spec = plan.spec
-        thresholds = dict(self._context.calibrations[spec.calibration].thresholds)
-        without = left_out(plan.left_out)
-        passed = "; ".join(f"{to_text(peer)[-8:]} passed over: {why}" for peer, why in outcome.passed_over.items())
-        self._board.update(
-            job,
-            verdict=outcome.verdict,
-            jury=members,
-            thresholds=thresholds,
-            cost_micro=tried.spent_micro,
-            receipt=codec.encode(outcome.receipt),
-        )
-        self._note(job, outcome.verdict, "; ".join(filter(None, (plan.reason, without, passed))), members)
-        records = self._context.records
-        if outcome.verdict in ("accept", "reject"):
-            records.observe("worker", plan.worker, spec.model, failed=outcome.verdict == "reject")
-        observe_jurors(records, spec.model, outcome.verdict, outcome.jury)
-
-
-def left_out(peers: dict[PeerId, str]) -> str:
-    """Who could not judge this worker, for people; the first few by name."""
-    told = [f"{to_text(peer)[-8:]} not in the jury pool: {why}" for peer, why in list(peers.items())[:LEFT_OUT_TOLD]]
-    more = len(peers) - len(told)
-    return "; ".join([*told, *([f"{more} more not in the jury pool"] if more else [])])
 
 
 def spots_for(context: Context, request: Request) -> int:
@@ -365,18 +405,6 @@ def calibration_of(context: Context, request: Request) -> Calibration:
         return calibration_for(request.kind, request.model, request.lane, NUMERICS[request.lane], records=known)
     except LocalError as exc:
         raise JobFailed("not_calibrated", str(exc)) from exc
-
-
-def _ask(plan: Plan, answer: Answer) -> JuryAsk:
-    return JuryAsk(
-        spec=plan.envelope,
-        commitment=answer.commitment,
-        secret=plan.secret,
-        salt=answer.salt,
-        pool=plan.pool,
-        output=answer.output,
-        trace=answer.trace,
-    )
 
 
 async def _expect(channel: Channel, kind: type[T], within_s: float) -> T:

@@ -160,6 +160,10 @@ def receipt(job_id: str) -> Call[bytes]:
     return Call("GET", f"{PREFIX}/jobs/{_checked(job_id)}/receipt", bytes)
 
 
+def evidence(job_id: str) -> Call[bytes]:
+    return Call("GET", f"{PREFIX}/jobs/{_checked(job_id)}/evidence", bytes)
+
+
 def output(job_id: str) -> Call[bytes]:
     return Call("GET", f"{PREFIX}/jobs/{_checked(job_id)}/output", bytes)
 

@@ -139,7 +139,8 @@ class Client:
 
         Args:
             request: a `Text`, `Image` or `Embed`.
-            policy: "quorum:3" (three jurors check it) or "none" (nobody does).
+            policy: "quorum:3" (three jurors check it), "escalate" (larger juries and disputes after dissent) or "none"
+                (nobody does).
             lane: "tolerant" or "exact"; the node's default if None.
             seed: 0..2**64-1; drawn by the node if None.
             budget_micro: most that may be paid for all attempts together, in micro-credits.
@@ -258,6 +259,10 @@ class Job(Generic[O]):
         raw = await self._maybe(_calls.receipt(self.id))
         return None if raw is None else Receipt(raw)
 
+    async def evidence(self) -> bytes | None:
+        """What convicts the worker whose answer was rejected (`quorate evidence verify`); None if none was."""
+        return await self._maybe(_calls.evidence(self.id))
+
     async def output(self) -> bytes | None:
         """The canonical bytes of the answer; None if there is none (yet)."""
         return await self._maybe(_calls.output(self.id))
@@ -294,9 +299,10 @@ class Job(Generic[O]):
             check_ended_well(self.view, allow_unaudited=allowed)
             receipt = await self.receipt()
             output_raw = await self.output()
+            evidence = await self.evidence() if len(self.view.attempts) > 1 else None
         if scope.cancelled_caught:
             raise JobTimeout(f"job {self.id[:16]} has not ended after {timeout_s:g} s", code="timeout", job=self.view)
-        result = conclude(self.view, receipt, output_raw)
+        result = conclude(self.view, receipt, output_raw, evidence)
         if verify:
             await anyio.to_thread.run_sync(check_receipt, result)
         return typed(result)

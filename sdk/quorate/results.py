@@ -27,7 +27,11 @@ class Result(Generic[O_co]):
         distances: per measure, the median of what the jurors in the majority measured, to be read against `thresholds`.
         cost_micro: what was paid in all, in micro-credits.
         attempts: the workers that were tried, in order.
-        receipt: verifies offline; None for a job that nobody was asked to check.
+        receipt: verifies offline; None for a job that nobody was asked to check. Under the policy "escalate" the one of
+            the jury that sat last.
+        decided_by: under "escalate" the number of the level whose jury decided, from 0, "dispute" or "nobody"; else
+            None. What a dispute decided stands in no receipt.
+        evidence: what convicts a worker that was tried before and rejected; None if none was.
         seconds: from submission to the end.
     """
 
@@ -44,6 +48,8 @@ class Result(Generic[O_co]):
     attempts: tuple[Attempt, ...]
     receipt: Receipt | None
     seconds: float
+    decided_by: int | str | None = None
+    evidence: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,9 @@ def _rejected(view: JobView | BatchView) -> str:
     return f"the jury rejected job {view.id[:16]}" + (f" after {tried} attempts" if tried > 1 else "")
 
 
-def conclude(view: JobView, receipt: Receipt | None, output_raw: bytes | None) -> Result[Output]:
+def conclude(
+    view: JobView, receipt: Receipt | None, output_raw: bytes | None, evidence: bytes | None = None
+) -> Result[Output]:
     """The result of a job for which `check_ended_well` holds."""
     assert view.output is not None, "checked before"
     verdict = "accept" if view.verdict == "accept" else "unaudited"
@@ -135,6 +143,8 @@ def conclude(view: JobView, receipt: Receipt | None, output_raw: bytes | None) -
         attempts=tuple(view.attempts),
         receipt=receipt,
         seconds=view.seconds or 0.0,
+        decided_by=None if view.escalation is None else view.escalation.decided_by,
+        evidence=evidence,
     )
 
 
@@ -182,7 +192,7 @@ def check_batch_receipts(result: BatchResult[Output], outputs: Mapping[int, byte
 
 
 def check_receipt(result: Result[Output]) -> None:
-    """Nothing, if the result's receipt holds, for its very bytes and its verdict.
+    """Nothing, if the result's receipt holds, for its very bytes and its verdict; what a dispute decided is no jury's.
 
     Raises:
         InvalidReceipt: `missing` if there is no receipt or no answer to compare, `verdict` if it says something else.
@@ -190,7 +200,7 @@ def check_receipt(result: Result[Output]) -> None:
     if result.receipt is None or result.output_raw is None:
         raise InvalidReceipt("missing", "the node gave no receipt, or not the bytes of the answer")
     summary = result.receipt.verify(output=result.output_raw)
-    if summary.verdict != result.verdict:
+    if summary.verdict != result.verdict and result.decided_by != "dispute":
         raise InvalidReceipt("verdict", f"the node says {result.verdict}, the receipt {summary.verdict}")
 
 

@@ -200,6 +200,10 @@ class SyncJob(Generic[O]):
         raw = self._maybe(_calls.receipt(self.id))
         return None if raw is None else Receipt(raw)
 
+    def evidence(self) -> bytes | None:
+        """What convicts the worker whose answer was rejected (`quorate evidence verify`); None if none was."""
+        return self._maybe(_calls.evidence(self.id))
+
     def output(self) -> bytes | None:
         """The canonical bytes of the answer; None if there is none (yet)."""
         return self._maybe(_calls.output(self.id))
@@ -218,7 +222,8 @@ class SyncJob(Generic[O]):
         _follow(self, timeout_s)
         check_ended_well(self.view, allow_unaudited=allowed)
         receipt, output_raw = self.receipt(), self.output()
-        result = conclude(self.view, receipt, output_raw)
+        evidence = self.evidence() if len(self.view.attempts) > 1 else None
+        result = conclude(self.view, receipt, output_raw, evidence)
         if verify:
             check_receipt(result)
         return typed(result)

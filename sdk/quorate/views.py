@@ -123,6 +123,30 @@ class ErrorView(View, frozen=True):
     known: list[str] | None = None
 
 
+class LevelView(View, frozen=True):
+    """A jury on the way up: what it said by majority, and each of its jurors."""
+
+    verdict: str
+    jury: list[JurorView] = []
+
+
+class DisputeView(View, frozen=True):
+    """A dispute over single steps; `loser` is None if the referee failed, `step` if a side lost before it was found."""
+
+    challenger: str
+    fault: str
+    loser: str | None = None
+    step: int | None = None
+
+
+class EscalationView(View, frozen=True):
+    """How the policy "escalate" ended: `decided_by` is the number of a level from 0, "dispute" or "nobody"."""
+
+    decided_by: int | str
+    levels: list[LevelView] = []
+    disputes: list[DisputeView] = []
+
+
 class JobView(View, frozen=True):
     """A job as the node sees it; `state` is one of queued, matched, running, auditing, settled, failed, cancelled."""
 
@@ -138,6 +162,7 @@ class JobView(View, frozen=True):
     output: OutputView | None = None
     cost_micro: int = 0
     attempts: list[Attempt] = []
+    escalation: EscalationView | None = None
     error: ErrorView | None = None
     seconds: float | None = None
 
@@ -191,7 +216,7 @@ class Event(View, frozen=True):
     """One step of a job; `seq` counts from the first, `at_ms` is Unix time.
 
     Attributes:
-        type: queued, matched, running, auditing, settled, failed or cancelled.
+        type: queued, matched, running, auditing, escalated, dispute, rejected, settled, failed or cancelled.
         done, total: progress while running, in steps of the model.
         text: newly generated text while running.
         data: everything the node sent with the event.

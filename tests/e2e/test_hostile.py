@@ -43,7 +43,7 @@ def victim() -> Iterator[Swarm]:
 
 def _forged_hire() -> bytes:
     author = Identity.generate().peer
-    return codec.encode(Hire(Envelope("job", author, b"\x90", bytes(64)), b""))
+    return codec.encode(Hire(Envelope("job", author, b"\x90", bytes(64)), b"", [], b""))
 
 
 FRAMES = {

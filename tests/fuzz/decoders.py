@@ -32,6 +32,7 @@ from tests.verify.world import answer, names, person, spec
 from tests.wire.test_two_keys import ALICE, second_record
 from verify.calibrated import calibrations
 from verify.calibration import from_json, to_json
+from verify.ladder import LEVELS, check_ladder
 from verify.signed_calibration import load, sign
 from wire import codec
 from wire.certificate import assemble, check
@@ -197,7 +198,7 @@ def _from_worker() -> list[bytes]:
 
     output, trace = answer()
     promise = seal(person("worker"), "commitment", commit(spec().id, output, trace, SALT))
-    frames: list[Any] = [Committed(promise), Delivered(output, trace, SALT)]
+    frames: list[Any] = [Committed([promise, promise]), Delivered(output, trace, SALT)]
     return [codec.encode(each) for each in frames] + [
         raw for kind in (Hired, Declined, Working) for raw in values(kind, 8)
     ]
@@ -207,22 +208,30 @@ def _from_worker() -> list[bytes]:
 def _worker_frame(raw: bytes) -> None:
     frame = decode_from_worker(raw)
     if isinstance(frame, Committed):
-        unseal(frame.commitment, "commitment", Commitment, author=person("worker").peer)
+        for promise in frame.commitments:
+            unseal(promise, "commitment", Commitment, author=person("worker").peer)
     elif isinstance(frame, Delivered):
         frame.output.check()
         frame.trace.check()
 
 
-@target(
-    "market frame: hire",
-    lambda: [codec.encode(Hire(seal(person("requester"), "job", spec()), vectors("entry-v1.json")[0]))],
-    LocalError,
-    InvalidEntry,
-)
+def _hires() -> list[bytes]:
+    from tests.verify.climb import NONCE, asks_for
+
+    offer = vectors("entry-v1.json")[0]
+    first, *above = [ask.spec for ask in asks_for(LEVELS[:2], peers=3)]
+    alone = Hire(seal(person("requester"), "job", spec()), offer, [], b"")
+    return [codec.encode(alone), codec.encode(Hire(first, offer, above, NONCE))]
+
+
+@target("market frame: hire", _hires, LocalError, InvalidEntry)
 def _hire(raw: bytes) -> None:
     hire = decoded(Hire, raw)
-    check_input(unseal(hire.spec, "job", JobSpec, author=person("requester").peer))
+    specs = [unseal(each, "job", JobSpec, author=person("requester").peer) for each in (hire.spec, *hire.above)]
+    check_input(specs[0])
     check_entry(decode_entry(hire.offer))
+    if hire.nonce:
+        check_ladder(specs, LEVELS[:2], hire.nonce)
 
 
 @target("market frame: paid", lambda: [codec.encode(Paid(bytes(32), [each.key_record() for each in PEOPLE]))])

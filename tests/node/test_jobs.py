@@ -16,7 +16,7 @@ import trio.testing
 from node.jobs import EVENTS_MAX, Board, Job, Request
 from wire.errors import Busy, LocalError, StorageError
 
-REQUEST = Request("embed.text", "bafy", b"\x90", "tolerant", 3, 7, None, 60.0, 2)
+REQUEST = Request("embed.text", "bafy", b"\x90", "tolerant", "quorum", 3, 7, None, 60.0, 2)
 
 
 def board(path: Path, open_max: int = 4, faults: list[StorageError] | None = None) -> Board:

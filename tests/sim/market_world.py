@@ -17,6 +17,7 @@ from random import Random
 from typing import Any, cast
 from unittest.mock import patch
 
+import numpy as np
 import structlog
 import trio
 
@@ -33,8 +34,9 @@ from sim.world import SimNode, World, world
 from wire import codec
 from wire.errors import RemoteError
 from wire.hashing import digest
-from wire.job import Certificate, Expected, JobSpec, Output, Trace
+from wire.job import Certificate, Expected, JobSpec, Output, Trace, VerdictWord
 from wire.peer import PeerId, to_text
+from wire.tensor import Tensor, from_numpy
 from wire.transport import Channel, Handler
 from workloads.executor import Event, Executor
 from workloads.variants import make_executor
@@ -75,11 +77,34 @@ def _key(cheat: str, spec: JobSpec, *more: Output | Trace) -> bytes:
     return digest("test.work", repr(parts).encode(), spec.inputs, *map(codec.encode, more))
 
 
+Lies = Callable[[int, JobSpec], VerdictWord | None]
+"""What a node (by its number) finds about a job whatever it computes; None where it is honest."""
+
+
+def honest(node: int, spec: JobSpec) -> VerdictWord | None:
+    """Nobody lies."""
+    return None
+
+
+def _pretended(verdict: VerdictWord, spec: JobSpec, output: Output, trace: Trace, drawn: Sequence[int]) -> Expected:
+    """What an executor would have to compute for this verdict; of a text only to accept it, in the exact lane."""
+    if spec.kind == "text.generate":
+        assert (verdict, spec.lane) == ("accept", "exact"), "no other pretence is needed"
+        return Expected({**output.tensors, **trace.tensors})
+    if "latents" not in trace.tensors:
+        vectors = output.tensors["vectors"].numpy()
+        return Expected({"vectors": from_numpy(vectors if verdict == "accept" else -vectors)})
+    latents = trace.tensors["latents"].numpy()
+    after = latents[np.array(drawn) + 1] if len(drawn) else latents[1:]
+    steps = after if verdict == "accept" else after + 1
+    return Expected({"noise": from_numpy(latents[0]), "steps": from_numpy(steps), "pixels": output.tensors["pixels"]})
+
+
 class InlinePool:
     """Runs models in this process, `RUN_S` virtual seconds each."""
 
-    def __init__(self, cheat: str = "") -> None:
-        self._cheat = cheat
+    def __init__(self, cheat: str = "", node: int = 0, lies: Lies = honest) -> None:
+        self._cheat, self._node, self._lies = cheat, node, lies
 
     async def run(self, spec: JobSpec, on_event: Callable[[Event], None]) -> tuple[Output, Trace]:
         await trio.sleep(RUN_S)
@@ -95,10 +120,17 @@ class InlinePool:
 
     async def recheck(self, spec: JobSpec, output: Output, trace: Trace, *, steps: Sequence[int] = ()) -> Expected:
         await trio.sleep(RUN_S)
+        lie = self._lies(self._node, spec)
+        if lie is not None:
+            return _pretended(lie, spec, output, trace, steps)
         key = _key(f"steps {list(steps)}", spec, output, trace)
         if key not in _rechecks:
             _rechecks[key] = _executor(self._cheat).recheck(spec, output, trace, steps=steps)
         return _rechecks[key]
+
+    async def recompute(self, spec: JobSpec, step: int, state: Tensor) -> Tensor:
+        await trio.sleep(RUN_S)
+        return _executor("").recompute(spec, step, state)
 
 
 class Noted(Faults):
@@ -220,6 +252,7 @@ async def market(
     nodes: int = 6,
     faults: Roughness = CALM,
     cheats: Mapping[int, str] | None = None,
+    lies: Lies = honest,
     only: Mapping[int, dict[str, Any]] | None = None,
     log: list[Frame] | None = None,
     alter: Alter | None = None,
@@ -232,6 +265,7 @@ async def market(
         seed: decides everything.
         nodes, faults: of the world.
         cheats: the cheat of a node by its number; cheats are cheap.
+        lies: what nodes find as jurors, whatever they compute.
         only: settings of single nodes, by number.
         log: takes down all frames of the market's and the ledger's protocols and all others.
         alter: changes what nodes send.
@@ -260,9 +294,8 @@ async def market(
         def clock_ms() -> int:
             return EPOCH_MS + int(node.world.now * 1000)
 
-        async with assemble(
-            own, node.identity, transport, InlinePool(cheat), clock_ms, faults=Noted(node), offload=OFFLOAD
-        ) as app:
+        pool = InlinePool(cheat, node.number, lies)
+        async with assemble(own, node.identity, transport, pool, clock_ms, faults=Noted(node), offload=OFFLOAD) as app:
             yield app
 
     try:

@@ -202,9 +202,9 @@ def test_nothing_that_is_replayed_pays_twice() -> None:
 
 def wrong_job(node: SimNode, message: Committed) -> FromWorker:
     """A commitment to another job, properly signed."""
-    promise = unseal(message.commitment, "commitment", Commitment)
+    promise = unseal(message.commitments[0], "commitment", Commitment)
     other = Commitment(digest("test.job", promise.job), promise.root, promise.leaves)
-    return Committed(seal(node.identity, "commitment", other))
+    return Committed([seal(node.identity, "commitment", other)])
 
 
 def wrong_salt(node: SimNode, message: Delivered) -> FromWorker:
@@ -285,7 +285,7 @@ def test_a_requester_that_never_reveals_does_not_hold_its_worker_for_ever() -> N
             context = w.nodes[0].app.context
             fresh, offer = await offered(w, spec, w.nodes[1])
             channel = await context.transport.open(w.nodes[1].peer, JOB_PROTOCOL)
-            await channel.send(codec.encode(Hire(fresh, offer)))
+            await channel.send(codec.encode(Hire(fresh, offer, [], b"")))
             with trio.fail_after(60):
                 while True:
                     try:
