@@ -15,7 +15,7 @@ from tests.fuzz.targets import TARGETS, Target, remembering
 
 CHUNK = 5_000
 HANG_S = 20
-"""Seconds for 250 cases, which take a few hundredths."""
+"""Seconds of the processor for 250 cases, which take a few hundredths."""
 MEMORY_BYTES = 6 << 30
 """Address space of a process that fuzzes: a decoder that allocates what a header claims fails here."""
 
@@ -44,11 +44,11 @@ def chunk(name: str, seed: int, number: int, cases: int) -> Found:
     with remembering(source, target.run, target.errors):
         for at in range(cases):
             if at % 250 == 0:
-                signal.alarm(HANG_S)
+                signal.setitimer(signal.ITIMER_VIRTUAL, HANG_S)
             raw = source.case(random)
             found.cases += 1
             found.accepted += try_one(target, raw, found)
-    signal.alarm(0)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     return found
 
 
@@ -71,12 +71,12 @@ def watched() -> Iterator[None]:
     def hang(*_: object) -> None:
         raise Hang
 
-    before = signal.signal(signal.SIGALRM, hang)
+    before = signal.signal(signal.SIGVTALRM, hang)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def limit_memory() -> None:

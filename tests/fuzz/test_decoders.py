@@ -59,6 +59,23 @@ def test_what_a_target_must_not_raise_is_found() -> None:
     assert found.failures == [("02", "KeyError('untyped')")]
 
 
+class Same:
+    """Makes the same case again and again."""
+
+    def case(self, random: Random) -> bytes:
+        return b"\x01"
+
+
+def test_a_hang_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(raw: bytes) -> None:
+        while raw:
+            pass
+
+    monkeypatch.setattr("tests.fuzz.running.HANG_S", 0.05)
+    monkeypatch.setitem(TARGETS, "slow", Target("slow", endless, Same))
+    assert chunk("slow", 0, 0, 1).failures == [("01", "Hang()")]
+
+
 class Lossy(Wire, frozen=True):
     """Stands for a struct that would not keep what it decoded."""
 
