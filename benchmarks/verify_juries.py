@@ -1,4 +1,4 @@
-"""Juries against what they should be by arithmetic: `python -m benchmarks.verify_juries [trials]` (400).
+"""Juries against what they should be by arithmetic: `python -m benchmarks.verify_juries [--quick] [--trials 400]`.
 
 Every trial runs `verify.escalation` with real jurors, sealed and signed votes, and receipts; jurors collude with
 probability f and err with probability 0.01, by a seeded generator. Equal signature checks are made once.
@@ -11,9 +11,9 @@ probability f and err with probability 0.01, by a seeded generator. Equal signat
 
 from __future__ import annotations
 
+import argparse
 import functools
 import random
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -260,13 +260,17 @@ def evidence() -> None:
     show("verify.evidence_bytes.receipt", len(codec.encode(receipt)), "bytes", better="lower")
 
 
-def main(trials: int = 400) -> None:
-    """All figures."""
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="twenty runs in place of --trials")
+    parser.add_argument("--trials", type=int, default=400, help="simulated answers per cell")
+    options = parser.parse_args()
     evidence()
     rounds()
     memoise()
-    odds(trials)
+    odds(20 if options.quick else options.trials)
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:2]))
+    main()
