@@ -74,6 +74,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Drawn steps of an image's run that each juror recomputes in the tolerant lane; 0 is all of them.",
     )
+    text_spots: int = Field(
+        default=0,
+        ge=0,
+        description="Drawn windows of 32 tokens up to which a juror reads a text; 0 is all of it.",
+    )
     juror_s: float = Field(default=20.0, gt=0, description="Seconds a juror has for each of its two answers.")
     sync_period_s: float = Field(default=5.0, gt=0, description="Seconds between rounds of catching up with peers.")
     calibration_authors: list[str] = Field(

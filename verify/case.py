@@ -14,6 +14,7 @@ from itertools import pairwise
 from verify.commitment import check_opening
 from verify.faults import Fault, demand, unseal_as
 from verify.fingerprints.opening import drawn_steps
+from verify.fingerprints.text_prefill import drawn_windows
 from verify.jury import beacon, check_pool, check_secret, check_size, draw_order, jury_hash
 from wire import bls, codec
 from wire.envelope import Envelope
@@ -22,7 +23,6 @@ from wire.hashing import digest
 from wire.identity import check_key_record
 from wire.job import (
     Commitment,
-    ImageInput,
     JobSpec,
     JurorCommit,
     JurorReveal,
@@ -33,6 +33,7 @@ from wire.job import (
     Trace,
     VerdictWord,
     check_spots,
+    parts,
 )
 from wire.peer import PeerId
 
@@ -110,9 +111,8 @@ def open_draw(spec: JobSpec, commitment: Envelope, secret: bytes, pool: Sequence
 def _drawn(spec: JobSpec, lot: bytes) -> tuple[int, ...]:
     if spec.spots == 0:
         return ()
-    given = spec.input()
-    assert isinstance(given, ImageInput), "checked with the spec"
-    return drawn_steps(lot, given.steps, spec.spots)
+    draw = drawn_windows if spec.kind == "text.generate" else drawn_steps
+    return draw(lot, parts(spec.lane, spec.input()), spec.spots)
 
 
 def open_answer(case: Case, output: Output, trace: Trace, salt: bytes) -> None:

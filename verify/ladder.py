@@ -80,12 +80,12 @@ def levels_for(jurors: int, *, disputes: bool) -> tuple[Level, ...]:
     return (*levels[:-1], Level(levels[-1].size, levels[-1].size // 2 + 1))
 
 
-def with_spots(levels: Sequence[Level], spots: int, steps: int) -> tuple[Level, ...]:
-    """Levels that look at ever more of a run of `steps` steps: at `spots` drawn ones, then at nine, then at all.
+def with_spots(levels: Sequence[Level], spots: int, parts: int) -> tuple[Level, ...]:
+    """Levels that look at ever more of a run's `parts` (`wire.job.parts`): at `spots` drawn ones, then nine, then all.
 
     A jury that called a larger one has shown that there is something to look for; 0 spots are all steps at every level.
     """
-    drawn = [spots, min(steps, max(spots, SPOTS_SECOND)) if spots else 0]
+    drawn = [spots, min(parts, max(spots, SPOTS_SECOND)) if spots else 0]
     return tuple(replace(level, spots=drawn[index] if index < 2 else 0) for index, level in enumerate(levels))
 
 

@@ -13,7 +13,7 @@ from wire.codec import Wire
 from wire.envelope import Envelope
 from wire.errors import Malformed
 from wire.hashing import digest
-from wire.limits import INPUT_BYTES_MAX, STEPS_DRAWN_MAX, TENSORS_MAX
+from wire.limits import INPUT_BYTES_MAX, STEPS_DRAWN_MAX, TENSORS_MAX, WINDOW_TOKENS
 from wire.peer import PeerId
 from wire.tensor import Tensor
 
@@ -67,7 +67,7 @@ class JobSpec(Wire, frozen=True):
         calibration: 32-byte hash of the thresholds that the jury must use.
         seed: seed of the Philox generator, 0..2**64-1.
         jury_size: odd; 0 means that nobody checks and nothing is earned.
-        spots: how many steps of the run each juror recomputes, drawn by the beacon; 0 = all. See `check_spots`.
+        spots: how many parts of the run (`parts`) each juror recomputes, drawn by the beacon; 0 = all.
         price_micro: what the worker earns on `accept`; `fee_micro`: what each juror earns on any verdict.
         requester: the payer.
         pool: hash of the canonical list of `PoolMember`, fixed before any work is done.
@@ -110,20 +110,30 @@ class JobSpec(Wire, frozen=True):
         return codec.decode(INPUTS[self.kind], self.inputs, bytes_max=INPUT_BYTES_MAX)
 
 
+def parts(lane: Lane, given: Wire) -> int:
+    """Of how many parts of a run some can be drawn; 0 where it is checked whole.
+
+    Steps of an image in lane "tolerant"; windows of 32 tokens of a text as long as was asked for, the last taking the
+    rest, unless it is from a beam search.
+    """
+    if isinstance(given, ImageInput):
+        return given.steps if lane == "tolerant" else 0
+    if isinstance(given, TextInput) and given.method != "beam":
+        return max(1, given.tokens_max // WINDOW_TOKENS)
+    return 0
+
+
 def check_spots(spec: JobSpec) -> None:
-    """Check `JobSpec.spots`: at most the run's steps, and 0 where single steps cannot be recomputed.
+    """Check `JobSpec.spots`: at most the run's parts, and 0 where a run is checked whole.
 
     Raises:
-        Malformed: it is out of range, or the input that says how many steps there are does not decode.
+        Malformed: it is out of range, or the input that says how many parts there are does not decode.
     """
     if spec.spots == 0:
         return
-    if (spec.kind, spec.lane) != ("image.generate", "tolerant"):
-        raise Malformed(f"spots {spec.spots}: {spec.kind} in lane {spec.lane} is checked whole, with 0")
-    given = spec.input()
-    assert isinstance(given, ImageInput), "the input of an image"
-    if not 0 < spec.spots <= given.steps <= STEPS_DRAWN_MAX:
-        raise Malformed(f"spots {spec.spots}: 0 to {given.steps}, the steps of the run, is allowed")
+    most = parts(spec.lane, spec.input())
+    if not 0 < spec.spots <= most <= STEPS_DRAWN_MAX:
+        raise Malformed(f"spots {spec.spots}: 0 to {most}, the parts of the run that can be drawn, is allowed")
 
 
 class Output(Wire, frozen=True):

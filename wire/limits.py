@@ -21,6 +21,9 @@ INPUT_BYTES_MAX = 64 << 10
 STEPS_DRAWN_MAX = 4096
 """Longest run of which single steps may be drawn."""
 
+WINDOW_TOKENS = 32
+"""Tokens of a text that are drawn together, and whose sketch has 256 bytes."""
+
 DEPTH_MAX = 16
 """Deepest nesting of arrays and maps in any message."""
 

@@ -18,6 +18,7 @@ from wire import codec, seeded
 from wire.errors import LocalError
 from wire.hashing import digest
 from wire.job import TextInput
+from wire.limits import WINDOW_TOKENS
 
 Floats = NDArray[np.float64]
 
@@ -25,7 +26,7 @@ DIMENSIONS = 7
 ROW_BYTES = 8
 """Seven signed values and one signed exponent: 256 bytes per 32 tokens."""
 
-BLOCK = 32
+BLOCK = WINDOW_TOKENS
 """Rows whose signs are drawn together; a text shorter than this spends its bytes on several rows per token."""
 
 PEAK = 126

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from wire.codec import Wire
 from wire.errors import LocalError, Malformed
-from wire.job import INPUTS, EmbedInput, ImageInput, JobSpec, TextInput, check_spots
+from wire.job import INPUTS, EmbedInput, ImageInput, JobSpec, TextInput, check_spots, parts
 from workloads.executor import NUMERICS
 
 METHODS = ("greedy", "beam", "sample")
@@ -53,17 +53,17 @@ def check(spec: JobSpec) -> Wire:
 
 
 def check_steps(spec: JobSpec, given: Wire, steps: Sequence[int]) -> None:
-    """The steps that a re-check is asked to look at; none means all.
+    """The parts of a run (`wire.job.parts`) that a re-check is asked to look at; none means all.
 
     Raises:
-        LocalError: they do not ascend, are not steps of this run, or the job cannot be checked by steps.
+        LocalError: they do not ascend, are not parts of this run, or the job is checked whole.
     """
     if not steps:
         return
-    if not isinstance(given, ImageInput) or spec.lane != "tolerant":
+    if not (count := parts(spec.lane, given)):
         raise LocalError(f"{spec.kind} in lane {spec.lane} is checked whole, not at {len(steps)} steps")
-    _within("first step", steps[0], 0, given.steps - 1)
-    _within("last step", steps[-1], 0, given.steps - 1)
+    _within("first step", steps[0], 0, count - 1)
+    _within("last step", steps[-1], 0, count - 1)
     if any(one >= other for one, other in pairwise(steps)):
         raise LocalError("steps to check must ascend")
 

@@ -15,7 +15,7 @@ from wire.errors import LocalError, Malformed
 from wire.job import Expected, Output, TextInput, Trace
 from wire.tensor import Tensor, from_numpy
 from workloads import attention, claims
-from workloads.executor import CancelCheck, Cancelled, Emit, Progress, Token
+from workloads.executor import CancelCheck, Cancelled, Emit, Progress, Token, never
 from workloads.forward import Floats
 from workloads.sampler import END, UNIT_BITS, BeamSearch, Chooser, log_softmax, margins
 
@@ -182,6 +182,12 @@ class TextModel:
             logits = rows[:, -1]
         following = Chooser(given, seed).choose(len(tokens), logits[0])
         return from_numpy(np.array([*tokens, following], dtype=np.int32))
+
+    def recheck_steps(
+        self, given: TextInput, seed: int, output: Output, trace: Trace, steps: Sequence[int]
+    ) -> Expected:
+        """`recheck` of which these windows were drawn."""
+        return self.recheck(given, seed, output, trace, lambda event: None, never, steps)
 
     def prefill(
         self, given: TextInput, tokens: list[int], cancelled: CancelCheck

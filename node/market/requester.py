@@ -51,7 +51,7 @@ from verify.receipt import OutcomeWord
 from wire import codec
 from wire.envelope import seal
 from wire.errors import Busy, LocalError, Malformed, RemoteError, StorageError, TransportError
-from wire.job import INPUTS, Commitment, ImageInput, JobSpec
+from wire.job import INPUTS, Commitment, JobSpec, parts
 from wire.peer import PeerId, to_text
 from wire.transport import Channel
 from workloads.executor import NUMERICS
@@ -326,9 +326,8 @@ class Requester:
             return ()
         jurors = [member for member in pool.members if member.peer != worker]
         levels = levels_for(len(jurors), disputes=has_steps(request))
-        given = codec.decode(INPUTS[request.kind], request.inputs)
-        if isinstance(given, ImageInput):
-            levels = with_spots(levels, spots_for(self._context, request), given.steps)
+        if count := parts_of(request):
+            levels = with_spots(levels, spots_for(self._context, request), count)
         if not levels:
             raise NotEnough(f"escalation needs a worker and 3 jurors who are nothing to it; {len(jurors)} are known")
         return levels
@@ -385,11 +384,14 @@ class Requester:
 
 
 def spots_for(context: Context, request: Request) -> int:
-    """How many drawn steps each juror recomputes; 0 is all: exact runs, what has no steps, what nobody checks."""
-    given = codec.decode(INPUTS[request.kind], request.inputs)
-    if not isinstance(given, ImageInput) or request.lane != "tolerant" or request.jury_size == 0:
-        return 0
-    return min(context.settings.image_spots, given.steps)
+    """How many drawn parts of the run each juror recomputes; 0 is all, as where nobody checks."""
+    wished = {"image.generate": context.settings.image_spots, "text.generate": context.settings.text_spots}
+    return min(wished.get(request.kind, 0), parts_of(request)) if request.jury_size else 0
+
+
+def parts_of(request: Request) -> int:
+    """Of how many parts of the run some can be drawn."""
+    return parts(request.lane, codec.decode(INPUTS[request.kind], request.inputs))
 
 
 def calibration_of(context: Context, request: Request) -> Calibration:

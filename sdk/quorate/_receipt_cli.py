@@ -50,7 +50,7 @@ def describe(summary: ReceiptSummary) -> str:
         f"  worker    {summary.worker}",
         *(f"  juror     {_juror(juror)}" for juror in summary.jurors),
         f"  jury of {summary.jury_size}, {summary.replaced} passed over in the draw"
-        + (f"; each recomputed {summary.spots} drawn steps of the run" if summary.spots else ""),
+        + (f"; each recomputed {summary.spots} drawn parts of the run" if summary.spots else ""),
         f"  price {summary.price_micro} and {summary.fee_micro} per juror, in micro-credits",
         f"  output {summary.output[:16]}: {bound}",
     ])  # fmt: skip

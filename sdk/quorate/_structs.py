@@ -38,6 +38,15 @@ class JobSpec(Struct, frozen=True):
     deadline_ms: int
 
 
+class TextInput(Struct, frozen=True):
+    prompt: str
+    tokens_max: int
+    method: Literal["greedy", "beam", "sample"]
+    temperature: float
+    top_k: int
+    beams: int
+
+
 class ImageInput(Struct, frozen=True):
     label: int
     steps: int

@@ -26,13 +26,14 @@ from quorate._canonical import (
     peer_text,
 )
 from quorate._draw import draw_order
-from quorate._structs import Commitment, ImageInput, JobSpec, JurorCommit, JurorReveal, KeyRecord, Statement
+from quorate._structs import Commitment, ImageInput, JobSpec, JurorCommit, JurorReveal, KeyRecord, Statement, TextInput
 from quorate._structs import Receipt as _Receipt
 from quorate.errors import InvalidReceipt
 
 RECEIPT_BYTES_MAX = 512 << 10
 INPUT_BYTES_MAX = 64 << 10
 STEPS_DRAWN_MAX = 4096
+WINDOW_TOKENS = 32
 JURY_MAX = 21
 POOL_MAX = 64
 DISTANCES_MAX = 16
@@ -59,7 +60,8 @@ class ReceiptSummary:
 
     Attributes:
         verdict: `unaudited` where no quorum signed.
-        spots: how many steps of an image's run each juror recomputed, drawn after the commitment; 0 is all.
+        spots: how many drawn steps of an image's run each juror recomputed, or windows of 32 tokens up to which it read
+            a text; 0 is all.
         replaced: peers that stood before a juror in the draw and were passed over.
         output: digest of the answer; `output_checked` says whether the answer itself was compared with it.
     """
@@ -160,19 +162,25 @@ class _Reading:
         _require(self.spec.version == 1, "spec.version", str(self.spec.version))
         size = self.spec.jury_size
         _require(size == 0 or (0 < size <= JURY_MAX and size % 2 == 1), "spec.jury_size", str(size))
-        _require(self.spec.spots == 0 or 0 < self.spec.spots <= self._steps(), "spec.spots", str(self.spec.spots))
+        _require(self.spec.spots == 0 or 0 < self.spec.spots <= self._parts(), "spec.spots", str(self.spec.spots))
         self.job = digest("job", receipt.spec.body)
         self.worker = receipt.commitment.author
 
-    def _steps(self) -> int:
-        """How many steps can be drawn: those of an image's run in the tolerant lane, else none."""
-        if (self.spec.kind, self.spec.lane) != ("image.generate", "tolerant"):
-            return 0
+    def _parts(self) -> int:
+        """How many can be drawn: steps of an image's run in the tolerant lane, windows of a text's; else none."""
+        kind, inputs = self.spec.kind, self.spec.inputs
         try:
-            steps = decode(ImageInput, self.spec.inputs, INPUT_BYTES_MAX).steps
+            if kind == "embed.text":
+                return 0
+            if kind == "image.generate":
+                steps = decode(ImageInput, inputs, INPUT_BYTES_MAX).steps
+                parts = steps if self.spec.lane == "tolerant" else 0
+            else:
+                asked = decode(TextInput, inputs, INPUT_BYTES_MAX)
+                parts = 0 if asked.method == "beam" else max(1, asked.tokens_max // WINDOW_TOKENS)
         except NotCanonical as exc:
             raise InvalidReceipt("spec.spots", str(exc)) from exc
-        return steps if steps <= STEPS_DRAWN_MAX else 0
+        return parts if parts <= STEPS_DRAWN_MAX else 0
 
     def check_commitment(self) -> None:
         """Checks 8 to 12: the worker committed to this output, and the beacon was fixed before."""

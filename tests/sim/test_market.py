@@ -123,6 +123,27 @@ def test_jurors_of_an_image_recompute_the_drawn_steps(lane: str, wished: int, sp
     run(main, 1)
 
 
+@pytest.mark.parametrize(
+    ("method", "wished", "spots"), [("sample", 0, 0), ("sample", 1, 1), ("greedy", 9, 2), ("beam", 1, 0)]
+)
+def test_jurors_of_a_text_read_up_to_the_drawn_windows(method: str, wished: int, spots: int) -> None:
+    """Of 64 tokens there are two windows; a beam search is read whole."""
+
+    async def main() -> None:
+        async with market(1, text_spots=wished) as w:
+            text = {**EMBED, "kind": "text.generate", "model": "bytes-gpt"}
+            job = await finished(
+                w.nodes[0].app, {**text, "input": {"prompt": "Return the ", "tokens_max": 64, "method": method}}
+            )
+            assert (job.state, job.verdict) == ("settled", "accept"), seen(job)
+            assert job.receipt is not None
+            assert verifier.check(verifier.decode(job.receipt)).spec.spots == spots
+            assert verify_receipt(job.receipt).spots == spots
+            await check_books(w, honest=True)
+
+    run(main, 1)
+
+
 # ---- crashes
 
 

@@ -22,10 +22,21 @@ from wire.certificate import assemble
 from wire.envelope import Envelope, seal
 from wire.hashing import digest
 from wire.identity import Identity
-from wire.job import ImageInput, JobSpec, JurorCommit, JurorReveal, KeyRecord, PoolMember, Receipt, VerdictWord
+from wire.job import (
+    ImageInput,
+    JobSpec,
+    JurorCommit,
+    JurorReveal,
+    KeyRecord,
+    PoolMember,
+    Receipt,
+    TextInput,
+    VerdictWord,
+)
 
 PATH = Path(__file__).parents[1] / "vectors" / "receipt-v1.json"
 WORDS: tuple[VerdictWord, VerdictWord, VerdictWord] = ("accept", "accept", "accept")
+TEXT: dict[str, Any] = {"kind": "text.generate", "inputs": codec.encode(TextInput("a", 64))}
 IMAGE: dict[str, Any] = {"kind": "image.generate", "inputs": codec.encode(ImageInput(3, 30))}
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -111,6 +122,7 @@ def holding() -> dict[str, tuple[str, Receipt]]:
         "one of each, so no quorum": ("unaudited", Forge(("accept", "reject", "inconclusive")).receipt(None)),
         "only two could be found": ("unaudited", Forge(WORDS[:2], (0, 1)).receipt(None, shown=())),
         "an image of which nine steps were drawn": ("accept", Forge(**IMAGE, spots=9).receipt()),
+        "a text of which one window was drawn": ("accept", Forge(**TEXT, spots=1).receipt()),
         "no jury was asked for": ("unaudited", no_jury.receipt(None, shown=())),
     }
 
@@ -140,6 +152,11 @@ def broken_case() -> dict[str, tuple[str, Receipt]]:
         "a jury of 23": ("spec.jury_size", with_spec(spec(jury_size=23))),
         "drawn steps where there are none": ("spec.spots", with_spec(spec(spots=1))),
         "drawn steps in the exact lane": ("spec.spots", with_spec(image_spec(lane="exact", spots=1))),
+        "more drawn windows than the text has": ("spec.spots", with_spec(spec(**TEXT, spots=3))),
+        "a drawn window of a beam search": (
+            "spec.spots",
+            with_spec(spec(**TEXT | {"inputs": codec.encode(TextInput("a", 64, "beam"))}, spots=1)),
+        ),
         "fewer than no drawn steps": ("spec.spots", with_spec(image_spec(spots=-1))),
         "more drawn steps than the run has": ("spec.spots", with_spec(image_spec(spots=31))),
         "drawn steps of an endless run": ("spec.spots", with_spec(image_spec(steps=4097, spots=1))),

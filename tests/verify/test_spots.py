@@ -16,12 +16,14 @@ from tests.verify.world import DEADLINE_MS, names, person, weights
 from verify.case import open_draw, open_spec
 from verify.faults import Fault
 from verify.fingerprints.opening import drawn_steps
+from verify.fingerprints.text_prefill import drawn_windows
 from verify.juror import AskRefused, Juror
 from verify.jury import beacon, beacon_hash, pool_of
 from verify.ladder import Level, build_ladder, check_ladder
+from wire import codec
 from wire.envelope import seal
 from wire.errors import Malformed
-from wire.job import Commitment, JobSpec, check_spots
+from wire.job import Commitment, JobSpec, TextInput, check_spots
 from wire.tensor import from_numpy
 
 NOW_MS = DEADLINE_MS - 1
@@ -48,6 +50,16 @@ def test_the_worker_cannot_know_which_step_before_the_secret_is_out() -> None:
         secret = index.to_bytes(32, "big")
         counts[list(case_of(image_spec(spots=1, beacon_hash=beacon_hash(secret)), bytes(32), secret).drawn)] += 1
     assert abs(counts / 3000 - 1 / 30).max() < 0.015
+
+
+@given(st.binary(min_size=32, max_size=32), st.integers(1, 4))
+def test_of_a_text_windows_are_drawn(root: bytes, spots: int) -> None:
+    inputs = codec.encode(TextInput("a", 128))
+    spec = image_spec(kind="text.generate", inputs=inputs, spots=spots, beacon_hash=beacon_hash(bytes(32)))
+    found = case_of(spec, root, bytes(32)).drawn
+    assert found == drawn_windows(beacon(spec.id, root, bytes(32)), 4, spots)
+    assert len(found) == spots
+    assert set(found) <= set(range(4))
 
 
 def test_without_spots_nothing_is_drawn() -> None:

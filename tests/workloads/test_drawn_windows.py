@@ -11,14 +11,17 @@ from tests.workloads.specs import spec, text, text_model
 from verify.faults import ExpectedUnusable
 from verify.fingerprints.registry import FINGERPRINTS
 from wire.errors import LocalError
-from wire.job import Expected, JobSpec, Lane, Output, Trace
+from wire.job import Expected, JobSpec, Lane, Output, Trace, parts
 from wire.tensor import from_numpy
 from wire.text_sketch import prefix, windows
 from workloads.executor import never
+from workloads.local import LocalExecutor
 from workloads.text import answer as text_answer
+from workloads.variants import find
 
 LANES: list[Lane] = ["tolerant", "exact"]
 COUNT = 100
+EXECUTOR = LocalExecutor(find("default"))
 
 
 @functools.cache
@@ -37,23 +40,22 @@ def answer(each: JobSpec) -> tuple[Output, Trace]:
 
 
 def recheck(each: JobSpec, claim: tuple[Output, Trace], steps: tuple[int, ...]) -> Expected:
-    given, model = text_model(each)
-    return model.recheck(given, each.seed, *claim, lambda event: None, never, steps)
+    return EXECUTOR.recheck(each, *claim, steps=steps)
 
 
 def passes(each: JobSpec, claim: tuple[Output, Trace], steps: tuple[int, ...]) -> bool:
     fingerprint = FINGERPRINTS[each.kind, each.lane]
-    found = fingerprint.compare(*claim, recheck(each, claim, steps))
+    found = fingerprint.distances(*claim, recheck(each, claim, steps), steps)
     return all(found[name] <= limit for name, limit in fingerprint.resolution.items())
 
 
-@pytest.mark.parametrize(("tokens", "parts"), [(1, 1), (63, 1), (64, 2), (95, 2), (96, 3), (256, 8)])
-def test_the_last_window_takes_the_rest(tokens: int, parts: int) -> None:
-    assert windows(tokens) == parts
-    assert prefix(tokens, ()) == prefix(tokens, (parts - 1,)) == tokens
-    assert [prefix(tokens, (0, at)) for at in range(parts - 1)] == [32 * (at + 1) for at in range(parts - 1)]
+@pytest.mark.parametrize(("tokens", "count"), [(1, 1), (63, 1), (64, 2), (95, 2), (96, 3), (256, 8)])
+def test_the_last_window_takes_the_rest(tokens: int, count: int) -> None:
+    assert windows(tokens) == count
+    assert prefix(tokens, ()) == prefix(tokens, (count - 1,)) == tokens
+    assert [prefix(tokens, (0, at)) for at in range(count - 1)] == [32 * (at + 1) for at in range(count - 1)]
     with pytest.raises(LocalError):
-        prefix(tokens, (parts,))
+        prefix(tokens, (count,))
     with pytest.raises(LocalError):
         prefix(tokens, (-1, 0))
 
@@ -90,7 +92,10 @@ def test_a_sketch_of_other_weights_is_seen_in_every_window(lane: Lane, cheat: st
 def test_of_a_beam_search_and_of_a_text_that_ends_early_everything_is_computed(lane: Lane) -> None:
     name = "margin" if lane == "tolerant" else "tokens"
     beam = job(lane, "beam")
-    assert recheck(beam, answer(beam), (0,)).tensors[name].shape == [COUNT]
+    assert parts(beam.lane, beam.input()) == 0
+    given, model = text_model(beam)
+    whole = model.recheck(given, beam.seed, *answer(beam), lambda event: None, never, (0,))
+    assert whole.tensors[name].shape == [COUNT]
     longer = spec("text.generate", text("Return the ", COUNT + 1, method="sample"), lane=lane, seed=job(lane).seed)
     output, trace = answer(job(lane))
     tokens = np.array(output.tensors["tokens"].numpy())
@@ -102,7 +107,12 @@ def test_of_a_beam_search_and_of_a_text_that_ends_early_everything_is_computed(l
 @pytest.mark.parametrize("lane", LANES)
 def test_a_prefix_of_another_length_is_our_own_fault(lane: Lane) -> None:
     claim, own = answer(job(lane)), recheck(job(lane), answer(job(lane)), (1,))
+    fingerprint = FINGERPRINTS["text.generate", lane]
+    assert max(fingerprint.distances(*claim, own, (0, 1)).values()) == 0
+    for steps in ((0,), (2,), (5,), ()):
+        with pytest.raises(ExpectedUnusable):
+            fingerprint.distances(*claim, own, steps)
     for count in (0, 31, 33, 96):
         first = {name: from_numpy(np.resize(t.numpy(), (count, *t.shape[1:]))) for name, t in own.tensors.items()}
         with pytest.raises(ExpectedUnusable):
-            FINGERPRINTS["text.generate", lane].compare(*claim, Expected(first))
+            fingerprint.distances(*claim, Expected(first), (1,))

@@ -13,7 +13,7 @@ from tests.workloads.specs import NAMES, all_kinds, spec, text
 from verify.fingerprints import text_prefill
 from wire import codec
 from wire.errors import LocalError, Malformed
-from wire.job import EmbedInput, Expected, ImageInput, JobSpec, Output, TextInput, Trace
+from wire.job import EmbedInput, Expected, ImageInput, JobSpec, Output, TextInput, Trace, check_spots, parts
 from wire.tensor import from_numpy
 from workloads.executor import Cancelled, Event, Executor, Progress, Token, never, text_of
 from workloads.variants import make_executor, variants
@@ -126,18 +126,30 @@ def test_steps_that_a_run_does_not_have_are_refused(steps: tuple[int, ...]) -> N
         executor().recheck(job, *run(job), steps=steps)
 
 
-@pytest.mark.parametrize("job", [*all_kinds()[:3], all_kinds()[4], all_kinds(lane="exact", steps=4)[3]], ids=label)
-def test_what_has_no_steps_or_is_exact_is_checked_whole(job: JobSpec) -> None:
+WHOLE = [all_kinds()[2], all_kinds()[4], *all_kinds(lane="exact", steps=4)[2:4]]
+
+
+@pytest.mark.parametrize("job", WHOLE, ids=label)
+def test_beam_searches_embeddings_and_exact_runs_are_checked_whole(job: JobSpec) -> None:
     with pytest.raises(LocalError, match="checked whole"):
         executor().recheck(job, *run(job), steps=(0,))
-    with pytest.raises(LocalError, match="checked whole"):
+    with pytest.raises(LocalError, match="0 to 0, the parts of the run"):
         run(spec(job.kind, job.input(), lane=job.lane, spots=1))
 
 
 @pytest.mark.parametrize("spots", [-1, 11, 1 << 40])
 def test_spots_outside_the_run_are_refused(spots: int) -> None:
-    with pytest.raises(LocalError, match="0 to 10, the steps of the run"):
+    with pytest.raises(LocalError, match="0 to 10, the parts of the run"):
         run(spec("image.generate", ImageInput(3, 10), spots=spots))
+
+
+@pytest.mark.parametrize(("tokens", "most"), [(1, 1), (63, 1), (64, 2), (200, 6)])
+def test_a_text_has_a_part_for_every_32_tokens_that_were_asked_for(tokens: int, most: int) -> None:
+    job = spec("text.generate", text(tokens_max=tokens), spots=most)
+    assert parts(job.lane, job.input()) == most
+    check_spots(job)
+    with pytest.raises(Malformed, match=f"0 to {most}, the parts"):
+        check_spots(spec("text.generate", text(tokens_max=tokens), spots=most + 1))
 
 
 def test_a_shortened_prompt_shows_in_the_hidden_states() -> None:

@@ -20,7 +20,7 @@ from wire.job import Kind, Lane
 _TEXT, _IMAGE, _EMBED = text_prefill, image_trajectory, embed_cosine
 
 _ALL = (
-    Fingerprint(_TEXT.ID, "text.generate", "tolerant", _TEXT.RESOLUTION, _TEXT.admit, _TEXT.compare),
+    Fingerprint(_TEXT.ID, "text.generate", "tolerant", _TEXT.RESOLUTION, _TEXT.admit, _TEXT.compare, _TEXT.compare),
     Fingerprint(
         _IMAGE.ID,
         "image.generate",
@@ -31,7 +31,15 @@ _ALL = (
         _IMAGE.compare_steps,
     ),
     Fingerprint(_EMBED.ID, "embed.text", "tolerant", _EMBED.RESOLUTION, _EMBED.admit, _EMBED.compare),
-    Fingerprint(exact_digest.ID, "text.generate", "exact", exact_digest.RESOLUTION, _TEXT.admit, _TEXT.compare_exact),
+    Fingerprint(
+        exact_digest.ID,
+        "text.generate",
+        "exact",
+        exact_digest.RESOLUTION,
+        _TEXT.admit,
+        _TEXT.compare_exact,
+        _TEXT.compare_exact,
+    ),
     Fingerprint(
         exact_digest.ID, "image.generate", "exact", exact_digest.RESOLUTION, _IMAGE.admit, exact_digest.compare
     ),

@@ -9,22 +9,34 @@ replaying a float sampler refuses honest tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from verify.faults import ExpectedUnusable, Refused
 from verify.fingerprints import exact_digest, text_sketch
 from verify.fingerprints.base import Floats, bounded, claimed, computed, only
+from wire import seeded
 from wire.codec import Wire
 from wire.job import Expected, Output, TextInput, Trace
 from wire.tensor import from_numpy
-from wire.text_sketch import BLOCK, DIMENSIONS, rows_per_token, windows
+from wire.text_sketch import DIMENSIONS, prefix, rows_per_token, windows
 
 ID = "text.prefill/units-q12+signs7-i8-dither/2"
 
 RESOLUTION = {"units": 2.0, **text_sketch.RESOLUTION}
 """units: the chosen and the best token may each lie one unit higher or lower on a host whose logits differ by less than
 one unit."""
+
+
+def drawn_windows(beacon: bytes, count: int, size: int) -> tuple[int, ...]:
+    """Which of `count` windows of 32 tokens are drawn: `size` (at most all) of them, ascending.
+
+    A juror reads the text up to the end of the last one (`wire.text_sketch.prefix`), so one draw finds the last b of W
+    windows wrong with chance b / W, and what is wrong from the start always.
+    """
+    return seeded.drawn(beacon, "text.windows", count, min(size, count))
 
 
 def admit(inputs: Wire, output: Output, trace: Trace) -> None:
@@ -37,8 +49,11 @@ def admit(inputs: Wire, output: Output, trace: Trace) -> None:
         raise Refused("length", f"{len(tokens)} tokens, at most {inputs.tokens_max} were asked for")
 
 
-def compare(output: Output, trace: Trace, expected: Expected) -> dict[str, float]:
-    """Distances between the claimed run and our own, as far as we computed: all tokens, or those up to a drawn window.
+def compare(output: Output, trace: Trace, expected: Expected, steps: Sequence[int] = ()) -> dict[str, float]:
+    """Distances between the claimed run and our own.
+
+    Args:
+        steps: the windows that were drawn: our own run then need only reach to the end of the last one.
 
     Returns:
         units: largest amount (2**-12 logits) by which an emitted token falls short of the best allowed one.
@@ -48,7 +63,7 @@ def compare(output: Output, trace: Trace, expected: Expected) -> dict[str, float
         Refused: the claim cannot be compared. ExpectedUnusable: our own result cannot.
     """
     tokens, sketch = _claims(output, trace)
-    count = _computed_tokens(expected, "margin", len(tokens))
+    count = _computed_tokens(expected, "margin", len(tokens), steps)
     margin = computed(expected, "margin", "i8", (count,))
     sketch = sketch[: count * rows_per_token(len(tokens))]
     shape = (len(sketch), DIMENSIONS)
@@ -58,23 +73,22 @@ def compare(output: Output, trace: Trace, expected: Expected) -> dict[str, float
     return {"units": bounded(float(margin.max())), **found}
 
 
-def compare_exact(output: Output, trace: Trace, expected: Expected) -> dict[str, float]:
-    """`exact_digest.compare` of as many tokens as we computed."""
+def compare_exact(output: Output, trace: Trace, expected: Expected, steps: Sequence[int] = ()) -> dict[str, float]:
+    """`exact_digest.compare` of all tokens, or of those up to the last drawn window; `steps` as in `compare`."""
     tokens, sketch = _claims(output, trace)
-    count = _computed_tokens(expected, "tokens", len(tokens))
+    count = _computed_tokens(expected, "tokens", len(tokens), steps)
     if count < len(tokens):
         output = Output({"tokens": from_numpy(output.tensors["tokens"].numpy()[:count])})
         trace = Trace({"sketch": from_numpy(sketch[: count * rows_per_token(len(tokens))].view(np.uint8))})
     return exact_digest.compare(output, trace, expected)
 
 
-def _computed_tokens(expected: Expected, name: str, claimed_tokens: int) -> int:
-    """How many tokens a juror's own executor looked at: all, or the first of them, in whole windows."""
+def _computed_tokens(expected: Expected, name: str, claimed_tokens: int, steps: Sequence[int]) -> int:
+    """How many tokens a juror's own executor looked at: all, or those up to the last drawn window."""
     shape = expected.tensors[name].shape if name in expected.tensors else []
     if shape == [claimed_tokens]:
         return claimed_tokens
-    drawn = shape[0] // BLOCK if len(shape) == 1 else 0
-    if drawn and drawn < windows(claimed_tokens) and shape[0] == drawn * BLOCK:
+    if steps and max(steps) < windows(claimed_tokens) and shape == [prefix(claimed_tokens, steps)]:
         return shape[0]
     raise ExpectedUnusable(f"{name} of shape {shape[:9]} for {claimed_tokens} tokens")
 
