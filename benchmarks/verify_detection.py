@@ -29,7 +29,7 @@ from node.detection import (
     record_of,
 )
 from node.detection_inputs import concerns
-from node.detection_runs import HONEST, Cell, gather, load, refused_held_out
+from node.detection_runs import HONEST, OFF, Cell, gather, load, refused_held_out
 from verify.statistics import clopper_pearson, runs_needed
 from wire.job import Kind, Lane
 from workloads.cheats import ALL
@@ -173,8 +173,34 @@ def detection_tables(store: Path, effort: Effort) -> list[str]:
             found = [Row(kind, lane, c, runs, c in named) for c, runs in judged.items() if runs and c != HONEST]
             if found:
                 lines += [f"### {kind}, {lane}", "", *HEAD, *(row.line() for row in found), ""]
+            if found and (lane, kind) == ("tolerant", "image.generate"):
+                lines += spot_table(found)
             rows += [row for row in found if row.lane == "tolerant" and row.certified]
     return [*summary(rows), *lines, *agreement_table(store, effort)]
+
+
+def spot_table(rows: Sequence[Row]) -> list[str]:
+    """Pictures of which jurors recompute one drawn step: what it finds, exactly, from the steps that are wrong."""
+    lines = [
+        "### image.generate, tolerant, one drawn step",
+        "",
+        "| cheat | runs | found, mean % | in the worst run, % |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        limits = record_of(row.kind, row.lane).thresholds
+        shares = [_found_by_one_step(each, limits) for each in row.judged]
+        mean = sum(shares) / len(shares)
+        show(f"verify.detection.one_step.{row.cheat}", 100 * mean, "%", better="higher")
+        lines.append(f"| {row.cheat} | {len(shares):,} | {100 * mean:.2f} | {100 * min(shares):.2f} |")
+    return [*lines, ""]
+
+
+def _found_by_one_step(judged: Judged, limits: Mapping[str, float]) -> float:
+    """Refused, another noise or another picture: always; else the share of wrong steps."""
+    (found,) = judged.distances
+    always = not found or any(found[name] > limits[name] for name in ("noise", "pixels"))
+    return 1.0 if always else found[OFF]
 
 
 def summary(rows: Sequence[Row]) -> list[str]:

@@ -86,15 +86,15 @@ def thresholds_without(record: Calibration, backend: str) -> dict[str, float]:
 
 
 def levels_of(kind: Kind) -> tuple[Level, ...]:
-    """The ladder of escalation for this kind: embeddings have no steps that could be disputed."""
-    return LEVELS_STRICT_WITHOUT_DISPUTE if kind == "embed.text" else LEVELS_STRICT
+    """The ladder of escalation for this kind; only pictures have steps that can be disputed in both lanes."""
+    return LEVELS_STRICT if kind == "image.generate" else LEVELS_STRICT_WITHOUT_DISPUTE
 
 
 def ladder_right(kind: Kind, colluders: int) -> float:
     """The exact probability that the ladder ends with the verdict that all honest jurors find.
 
     A matter that no level decides is disputed, and the dispute ends right: an honest juror sat, or the level would have
-    decided. Embeddings cannot be disputed; undecided, they stay unaudited, which is not right.
+    decided. Without disputes, what is undecided stays unaudited, which is not right.
     """
     odds = ladder_odds(levels_of(kind), 0.0, 0.0, Finite(POOL, colluders))
     return odds.right if levels_of(kind) is LEVELS_STRICT_WITHOUT_DISPUTE else 1.0 - odds.wrong

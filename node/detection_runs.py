@@ -22,12 +22,15 @@ from itertools import compress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import numpy as np
+
 from node.calibrating import BYTES_MAX, Answer, Done, effective, spawn
 from node.calibration_inputs import applies
 from node.detection import JURORS, Judged, finding, record_of, refusal, thresholds_without
 from node.detection_inputs import THIRTY, jobs
 from node.lockstep import IMAGE, TEXT, Party
 from verify.calibration import Distances, score
+from verify.fingerprints.base import rows
 from verify.fingerprints.registry import FINGERPRINTS
 from wire import codec
 from wire.errors import LocalError, Malformed, StorageError
@@ -44,6 +47,9 @@ HONEST = "honest"
 """The row of honest work; `honest-<variant>` for another worker's backend than the first."""
 
 CHUNK: dict[Kind, int] = {"image.generate": 64, "text.generate": 96, "embed.text": 400}
+OFF = "steps off"
+"""Beside a picture's distances: see `steps_off`."""
+
 CHILD_TIMEOUT_S = 3600.0
 EXACT_READERS = ("ort-f64", "numpy-shifted")
 """Jurors of texts in the exact lane: those that compute otherwise than the worker in one and the same process."""
@@ -115,6 +121,14 @@ class Shared(LocalExecutor):
         if spec.id not in self._done:
             self._done[spec.id] = super().run(spec, emit=emit, cancelled=cancelled)
         return self._done[spec.id]
+
+
+def steps_off(claim: Answer, expected: Expected, threshold: float) -> float:
+    """The share of a run's steps that are wrong by more than the threshold: what one drawn step finds of it."""
+    latents = claim.trace.tensors["latents"].numpy().astype(np.float64)
+    own = expected.tensors["steps"].numpy().astype(np.float64)
+    wrong = np.linalg.norm(rows(latents[1:] - own), axis=1)
+    return float((wrong > threshold * np.linalg.norm(rows(own - latents[:-1]), axis=1)).mean())
 
 
 def _remembered(generate: Any) -> Any:
@@ -201,8 +215,12 @@ class Bench:
     def _judged(self, claim: Answer) -> tuple[str, dict[str, float]]:
         if (no := refusal(claim)) is not None:
             return no, {}
-        verdict, distances = finding(claim, self.expected(claim), self._thresholds)
-        return verdict, {name: float(f"{value:.6g}") for name, value in distances.items()}
+        expected = self.expected(claim)
+        verdict, distances = finding(claim, expected, self._thresholds)
+        found = {name: float(f"{value:.6g}") for name, value in distances.items()}
+        if "step" in found and expected is not None:
+            found[OFF] = float(f"{steps_off(claim, expected, self._thresholds['step']):.6g}")
+        return verdict, found
 
 
 def _unheard(event: object) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from node.detection import fresh_jobs
 from wire.job import Kind, TextInput
-from workloads import cheats, diffusion, noise
+from workloads import cheats, diffusion, noise, older
 from workloads.catalog import built_in
 from workloads.image import ImageModel
 from workloads.local import LocalExecutor, Tensors
@@ -57,6 +57,7 @@ ALTER: dict[str, Alter] = {
     "int8": cheats.quantise,
     "int4": partial(cheats.quantise, largest=7),
     "bf16": cheats.truncate,
+    "older": older.rewound,
 }
 
 HONEST = {"honest, unoptimised graph": Way("ort-noopt"), "honest, NumPy": Way("numpy-shifted")}
@@ -68,6 +69,7 @@ IMAGE_CHEATS = {
     "bfloat16 weights": Way(alter="bf16"),
     "int8 weights": Way(alter="int8"),
     "4-bit weights": Way(alter="int4"),
+    "older checkpoint": Way(alter="older"),
     "other class": Way(other=True),
     "other seed": Way(shift=500_000_000),
 }
@@ -76,6 +78,7 @@ TEXT_CHEATS = {
     "bfloat16 weights": Way(alter="bf16"),
     "int8 weights": Way(alter="int8"),
     "4-bit weights": Way(alter="int4"),
+    "older checkpoint": Way(alter="older"),
     "temperature + 10 %": Way(temperature=0.88),
     "greedy instead": Way(greedy=True),
     "one prompt byte": Way(other=True),
