@@ -20,7 +20,7 @@ from verify.calibration import Calibration
 from verify.faults import Refused
 from verify.fingerprints.registry import FINGERPRINTS
 from verify.jury import draw_order, pool_of
-from verify.ladder import LEVELS_STRICT, LEVELS_STRICT_WITHOUT_DISPUTE, Level
+from verify.ladder import Level, levels_for
 from verify.odds import Finite, ladder_odds
 from verify.statistics import capture, clopper_pearson
 from verify.verdict import judge, refused
@@ -87,7 +87,7 @@ def thresholds_without(record: Calibration, backend: str) -> dict[str, float]:
 
 def levels_of(kind: Kind) -> tuple[Level, ...]:
     """The ladder of escalation for this kind; only pictures have steps that can be disputed in both lanes."""
-    return LEVELS_STRICT if kind == "image.generate" else LEVELS_STRICT_WITHOUT_DISPUTE
+    return levels_for(POOL, disputes=kind == "image.generate")
 
 
 def ladder_right(kind: Kind, colluders: int) -> float:
@@ -97,7 +97,7 @@ def ladder_right(kind: Kind, colluders: int) -> float:
     decided. Without disputes, what is undecided stays unaudited, which is not right.
     """
     odds = ladder_odds(levels_of(kind), 0.0, 0.0, Finite(POOL, colluders))
-    return odds.right if levels_of(kind) is LEVELS_STRICT_WITHOUT_DISPUTE else 1.0 - odds.wrong
+    return 1.0 - odds.wrong if kind == "image.generate" else odds.right
 
 
 def three_right(colluders: int) -> float:
@@ -155,7 +155,7 @@ def escalated_verdict(run: int, judged: Judged, colluders: int, lie: VerdictWord
             return verdict
         seated += level.size
         rejected = rejected or "reject" in votes
-    if levels_of(kind) is LEVELS_STRICT_WITHOUT_DISPUTE or not rejected:
+    if kind != "image.generate" or not rejected:
         return None
     seats = [seat for seat in range(seated) if draw(run)[seat] >= colluders]
     found = any(judged.verdicts[seat % len(judged.verdicts)] == "reject" for seat in seats)
