@@ -23,6 +23,7 @@ def _pyplot() -> Any:
         raise LocalError("plots need matplotlib: pip install 'quorate-node[study]', or --no-plots") from exc
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "quorate"
+    matplotlib.rcParams["svg.fonttype"] = "none"
     from matplotlib import pyplot
 
     return pyplot
@@ -38,7 +39,8 @@ def bits(side: Side, folder: Path) -> list[Path]:
     figure, axes = pyplot.subplots(len(strips), 1, sharex=True, figsize=(8, 0.62 * len(strips) + 1.2))
     for axis, (name, histogram, honest) in zip(axes, strips, strict=True):
         share = histogram / max(1, histogram.sum())
-        axis.bar(np.arange(65), share, width=0.9, color=COLOURS[0] if honest else COLOURS[2])
+        seen = np.nonzero(share)[0]
+        axis.bar(seen, share[seen], width=0.9, color=COLOURS[0] if honest else COLOURS[2])
         axis.axvline(side.threshold + 0.5, color="black", linewidth=1, linestyle="--")
         axis.set_ylim(0, max(0.02, float(share.max()) * 1.1))
         axis.set_yticks([])

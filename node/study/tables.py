@@ -44,12 +44,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Side:
-    """Images or texts: the rows, and histograms of all pairs of different jobs."""
+    """Images or texts: the rows, and histograms of pairs of different jobs.
+
+    Attributes:
+        same_class, other_class: of all pairs. disjoint: of pairs that share no job, and are therefore independent.
+    """
 
     text: bool
     rows: list[Row]
     same_class: NDArray[np.int64]
     other_class: NDArray[np.int64]
+    disjoint: NDArray[np.int64]
 
     @property
     def pairs(self) -> int:
@@ -88,7 +93,9 @@ def measure(out: Path, settings: Settings, text: bool, comparisons: int) -> Side
         labels = np.array([batches.label_of(i) for i in range(needed)])
         for label in np.unique(labels):
             same += histogram_self(np.ascontiguousarray(used[labels == label]))
-    return Side(text, rows, same, every - same)
+    half = len(codes) // 2 if text else len(codes) // 20 * 10  # classes repeat every ten
+    disjoint = np.bincount(distances(codes[:half].copy(), codes[half : 2 * half].copy()), minlength=65)
+    return Side(text, rows, same, every - same, disjoint)
 
 
 def _codes(out: Path, part: Part, array: str) -> NDArray[np.uint64]:
@@ -145,4 +152,7 @@ def _collisions(side: Side, threshold: int) -> list[str]:
         pairs, hits = int(histogram.sum()), int(histogram[: threshold + 1].sum())
         rate = hits / pairs if pairs else 0.0
         lines.append(f"| {name} | {pairs:,} | {hits:,} | {100 * rate:.5f} % | {100 * majority(3, rate):.2g} % |")
-    return lines
+    pairs, hits = int(side.disjoint.sum()), int(side.disjoint[: threshold + 1].sum())
+    what = "pairs" if side.text else "pairs of one class"
+    bound = f"at most {100 * clopper_pearson(hits, pairs).high:.4f} %" if pairs else "no bound"
+    return [*lines, "", f"Of {pairs:,} {what} that share no job, and so are independent, {hits:,}: {bound}."]

@@ -71,6 +71,7 @@ def test_all_pairs_are_compared_once_or_as_many_as_were_asked_for(out: Path) -> 
     side = tables.measure(out, SMALL, False, 1000)
     assert side.pairs == 46 * 45 // 2 == 1035
     assert side.same_class.sum() == 6 * 10 + 4 * 6  # 46 images: six classes of five, four of four
+    assert side.disjoint.sum() == 100
 
 
 def test_every_file_is_listed_by_its_cid(out: Path) -> None:
