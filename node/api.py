@@ -257,6 +257,7 @@ async def open_api(node: Node, home: Path, port: int) -> AsyncIterator[str]:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
+        listener.listen()  # whoever reads api.json below can connect at once, and waits until the server accepts
     except OSError as exc:
         listener.close()
         raise LocalError(f"api_port {port}: {exc}") from exc
