@@ -126,8 +126,8 @@ digits (CC BY 4.0) for the images; the prompts are from the language model's hel
 
 
 def cids(out: Path) -> dict[str, str]:
-    """The CID of every file but this list itself, by its path in the folder."""
-    files = sorted(path for path in out.rglob("*") if path.is_file() and path.name != "files.json")
+    """The CID of every file but this list itself and those that a child left, by its path in the folder."""
+    files = sorted(path for path in out.rglob("[!.]*") if path.is_file() and path.name != "files.json")
     try:
         return {path.relative_to(out).as_posix(): cid.of(path.read_bytes()) for path in files}
     except OSError as exc:
