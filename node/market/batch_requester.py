@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 
 import trio
 
-from ledger.entry import Accept, Entry, InvalidEntry, Reason, Verdict, check_entry, decode_entry
+from ledger.entry import Entry, InvalidEntry, Reason, Verdict
 from node.batches import pack_outputs, pack_receipts
 from node.jobs import Board, Job
+from node.market.accepted import check_accept
 from node.market.auditor import audit
 from node.market.batch_messages import (
     BATCH_BYTES_MAX,
@@ -205,7 +206,7 @@ class BatchRequester(Requester):
                 await channel.send(codec.encode(BatchJob(envelope)))
         if not isinstance(frame := await talk.receive(settings.accept_s), Hired):
             raise talk.out_of_turn(frame)
-        accept = _check_accept(frame, plan, offer)
+        accept = check_accept(frame, offer)
         now, left_s = trio.current_time(), trio.current_effective_deadline() - trio.current_time()
         timing = BatchTiming(commit_s=left_s, open_s=left_s, judge_s=left_s)
         return Handed(accept, Batch(plan.sealed, plan.secret, now=now, timing=timing))
@@ -352,20 +353,3 @@ def _verdict(machine: Batch, outcomes: dict[int, Outcome]) -> Verdict:
     assert machine.outcome is not None, "every picked answer has its verdict"
     words: dict[str, Verdict] = {"credited": "accept", "rejected": "reject"}
     return words.get(machine.outcome.word, "unaudited")
-
-
-def _check_accept(hired: Hired, plan: BatchPlan, offer: Entry) -> Entry:
-    """The worker's acceptance of exactly this offer.
-
-    Raises:
-        Malformed: it is something else.
-        InvalidEntry: it is no valid entry.
-    """
-    entry = decode_entry(hired.accept)
-    body = entry.body
-    if entry.header.author != plan.worker or not isinstance(body, Accept):
-        raise Malformed("not an acceptance of the worker's own")
-    if (body.job, body.offer, body.payer) != (plan.offer.id, offer.id, plan.offer.requester):
-        raise Malformed("an acceptance of another offer")
-    check_entry(entry)  # the receipt will name it: if it did not hold, the work could not be paid
-    return entry

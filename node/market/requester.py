@@ -14,10 +14,11 @@ from typing import TypeVar
 
 import trio
 
-from ledger.entry import Accept, Entry, InvalidEntry, Reason, check_entry, decode_entry
+from ledger.entry import Entry, InvalidEntry, Reason
 from ledger.state import InsufficientCredit
 from node.jobs import Board, Job, Request
 from node.market import pricing
+from node.market.accepted import check_accept
 from node.market.auditor import audit
 from node.market.chains import has_steps, terms_of
 from node.market.climber import climb
@@ -362,7 +363,7 @@ class Requester:
         settings = self._context.settings
         await channel.send(codec.encode(hire_of(plan, offer)))
         hired = await _expect(channel, Hired, settings.accept_s)
-        accept = _check_accept(hired, plan, offer)
+        accept = check_accept(hired, offer)
         self._board.update(job, "running")
         while True:
             with trio.fail_after(settings.stall_s):
@@ -422,20 +423,3 @@ def _unexpected(channel: Channel, frame: FromWorker) -> Exception:
     if isinstance(frame, Declined):
         return WorkerFailed("declined", f"{frame.code}: {frame.reason}")
     return RemoteError(channel.peer, f"{type(frame).__name__} out of turn", penalty=0.2)
-
-
-def _check_accept(hired: Hired, plan: Plan, offer: Entry) -> Entry:
-    """The worker's acceptance of exactly this offer.
-
-    Raises:
-        Malformed: it is something else.
-        InvalidEntry: it is no valid entry.
-    """
-    entry = decode_entry(hired.accept)
-    body = entry.body
-    if entry.header.author != plan.worker or not isinstance(body, Accept):
-        raise Malformed("not an acceptance of the worker's own")
-    if (body.job, body.offer, body.payer) != (plan.spec.id, offer.id, plan.spec.requester):
-        raise Malformed("an acceptance of another offer")
-    check_entry(entry)  # the receipt will name it: if it did not hold, the work could not be paid
-    return entry
