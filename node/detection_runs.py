@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -63,11 +64,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Cell:
-    """What is measured: jobs of a kind in a lane, done by an honest or cheating worker's backend."""
+    """What is measured: jobs of a kind in a lane, done by an honest or cheating worker's backend.
+
+    Attributes:
+        judge: the juror's backend; empty: `juror` draws it.
+    """
 
     kind: Kind
     lane: Lane
     worker: str = "default"
+    judge: str = ""
 
     @property
     def runs_itself(self) -> bool:
@@ -83,12 +89,13 @@ class Cell:
 
     def row(self, cheat: str) -> str:
         """The folder's name of one row."""
-        return cheat if self.worker == "default" else f"{cheat}-{self.worker}"
+        worker = "" if self.worker == "default" else f"-{self.worker}"
+        return cheat + worker + (self.judge and f"-by-{self.judge}")
 
     def juror(self, chunk: int) -> str:
         """Which backend judges this chunk: drawn for the first worker's work, the first backend for others'."""
-        if self.worker != "default":
-            return "default"
+        if self.judge or self.worker != "default":
+            return self.judge or "default"
         names = EXACT_READERS if self.kind == "text.generate" and self.lane == "exact" else JURORS[self.lane]
         drawn = names[digest("detection.juror", chunk.to_bytes(8, "big"))[0] % len(names)]
         slow = (self.kind, self.lane) == ("image.generate", "tolerant") and drawn.startswith("numpy")
@@ -257,17 +264,19 @@ def make_chunk(store: Path, cell: Cell, chunk: int, cheats: Sequence[str], size:
     fields = {"kind": cell.kind, "lane": cell.lane, "worker": cell.worker, "juror": juror, "cheats": list(cheats)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        task, done, own = folder / ".task", folder / ".done", folder / ".own"
-        if cell.lane == "exact":
-            numbers = range(chunk * size, (chunk + 1) * size)
-            needed = [
-                jobs(cell.kind, cell.lane, numbers, thirty=each) for each in {cheat in THIRTY for cheat in cheats}
-            ]
-            own.write_bytes(codec.encode(spawn(juror, runs=[spec for specs in needed for spec in specs])))
-            fields["own"] = str(own)
-        task.write_text(json.dumps({"own": "", **fields, "first": chunk * size, "count": size}))
-        _run([sys.executable, "-m", "node.detection_runs", str(task), str(done)], cell, juror)
-        for cheat, rows in json.loads(done.read_text()).items():
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as work:
+            task, done, own = Path(work) / "task", Path(work) / "done", Path(work) / "own"
+            if cell.runs_itself:
+                numbers = range(chunk * size, (chunk + 1) * size)
+                needed = [
+                    jobs(cell.kind, cell.lane, numbers, thirty=each) for each in {cheat in THIRTY for cheat in cheats}
+                ]
+                own.write_bytes(codec.encode(spawn(juror, runs=[spec for specs in needed for spec in specs])))
+                fields["own"] = str(own)
+            task.write_text(json.dumps({"own": "", **fields, "first": chunk * size, "count": size}))
+            _run([sys.executable, "-m", "node.detection_runs", str(task), str(done)], cell, juror)
+            found = json.loads(done.read_text())
+        for cheat, rows in found.items():
             path = path_of(store, cell, cheat, chunk)
             path.parent.mkdir(exist_ok=True)
             partial_path = path.with_suffix(".part")

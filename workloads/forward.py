@@ -58,7 +58,7 @@ class Network:
 
 
 class TextNetwork(Network):
-    """Decoder-only transformer; see `train.nets.Gpt`."""
+    """Decoder-only transformer; see `nets.Gpt`."""
 
     def __call__(
         self, tokens: NDArray[np.int64], cos: Floats, sin: Floats, mask: Floats, past: Floats
@@ -104,7 +104,7 @@ def _rotate(x: Floats, cos: Floats, sin: Floats) -> Floats:
 
 
 class ImageNetwork(Network):
-    """Three-level U-Net that predicts v; see `train.nets.UNet`. Activations are [n, h, w, channels]."""
+    """Three-level U-Net that predicts v; see `nets.UNet`. Activations are [n, h, w, channels]."""
 
     def __call__(self, x: Floats, features: NDArray[np.float64]) -> Floats:
         """v [n, h, w] from latents [n, h, w] and features [n, f]."""
@@ -154,7 +154,7 @@ def _double(x: Floats) -> Floats:
 
 
 class EmbedNetwork(Network):
-    """Table, one residual layer, unit length; see `train.nets.Embedder`."""
+    """Table, one residual layer, unit length; see `nets.Embedder`."""
 
     def __call__(self, features: NDArray[np.float64]) -> Floats:
         """Unit vectors [n, width] from features [n, buckets]."""

@@ -18,7 +18,7 @@ from workloads.embed import EmbedModel
 from workloads.executor import CancelCheck, Capabilities, Emit, Event, Health, never
 from workloads.image import ImageModel
 from workloads.text import TextModel
-from workloads.variants import Variant
+from workloads.variants import Library, Variant
 
 MODELS: dict[Kind, Any] = {"text.generate": TextModel, "image.generate": ImageModel, "embed.text": EmbedModel}
 
@@ -133,22 +133,29 @@ class LocalExecutor:
 
     def _load(self, model: catalog.Model, *, exact: bool) -> _Runner:
         library = self._variant.exact if exact else self._variant.tolerant
-        config, kind, sequential = model.manifest.config, model.manifest.kind, self._variant.sequential
-        tensors = weights.load(model.read("weights.safetensors"))
+        kind, tensors = model.manifest.kind, weights.load(model.read("weights.safetensors"))
         if self._alter is not None:
             tensors = self._alter(tensors)
+        network = self._network(model, library, tensors, exact=exact)
+        config, sequential = model.manifest.config, self._variant.sequential
+        return cast(_Runner, MODELS[kind](network, config, exact=exact, sequential=sequential))
+
+    def _network(self, model: catalog.Model, library: Library, tensors: Tensors, *, exact: bool) -> Any:
+        """The network of a model; libraries are imported late: NumPy-only variants and the exact lane run without."""
+        config, kind = model.manifest.config, model.manifest.kind
         dtype = np.float64 if exact else np.float32
-        network: Any
         if library == "ort" and (not exact or "graph64.onnx" in model.manifest.files):
-            from workloads import ort  # imported late: NumPy-only variants and the exact lane run without it
+            from workloads import ort
 
             graph = model.read("graph64.onnx" if exact else "graph.onnx")
-            options = ort.Options(self._threads, self._variant.level)
-            network = ort.NETWORKS[kind](graph, tensors, dtype, options)
-        else:
-            shifted = library == "numpy-shifted"
-            network = forward.NETWORKS[kind](tensors, config, dtype, shifted=shifted)
-        return cast(_Runner, MODELS[kind](network, config, exact=exact, sequential=sequential))
+            return ort.NETWORKS[kind](graph, tensors, dtype, ort.Options(self._threads, self._variant.level))
+        if library in ("torch", "cuda", "cuda-tf32"):
+            from workloads import networks_torch
+
+            place = "cpu" if library == "torch" else "cuda"
+            options = networks_torch.Options(place, self._threads, tf32=library == "cuda-tf32")
+            return networks_torch.NETWORKS[kind](tensors, config, dtype, options)
+        return forward.NETWORKS[kind](tensors, config, dtype, shifted=library == "numpy-shifted")
 
 
 def _ignore(event: Event) -> None:

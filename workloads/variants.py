@@ -1,7 +1,8 @@
 """Named numeric variants: honest ways to compute the same job that differ in the last bits.
 
 Calibration runs each in a process of its own (`open_pool(variant=...)` sets the environment before the child starts)
-and takes thresholds from their distances. All give identical bytes in the exact lane.
+and takes thresholds from their distances. All give identical bytes in the exact lane. `UNSEEN` are those that need what
+the core install lacks; the shipped records were made without them, which makes them the test of these records.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ if TYPE_CHECKING:
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+Library = Literal["ort", "numpy", "numpy-shifted", "torch", "cuda", "cuda-tf32"]
+
+
 @dataclass(frozen=True)
 class Variant:
     """One way to compute.
 
     Attributes:
-        tolerant: library of the float32 lane; `numpy-shifted` sums convolutions in another order.
+        tolerant: library of the float32 lane; `numpy-shifted` sums convolutions in another order, `cuda` and
+            `cuda-tf32` are torch on a GPU.
         exact: library of the float64 lane; where ONNX Runtime lacks a kernel NumPy stands in.
         level: graph optimisation of ONNX Runtime.
         threads: within an operator; None takes what the pool was opened with.
@@ -34,8 +39,8 @@ class Variant:
     """
 
     name: str
-    tolerant: Literal["ort", "numpy", "numpy-shifted"] = "ort"
-    exact: Literal["ort", "numpy", "numpy-shifted"] = "numpy"
+    tolerant: Library = "ort"
+    exact: Library = "numpy"
     level: Literal["all", "basic", "none"] = "all"
     threads: int | None = None
     sequential: bool = False
@@ -62,7 +67,17 @@ VARIANTS = {
 }
 
 variants: list[str] = list(VARIANTS)
-"""The names, for calibration and `open_pool(variant=...)`."""
+"""The names, for calibration."""
+
+UNSEEN = {
+    variant.name: variant
+    for variant in (
+        Variant("torch", tolerant="torch", exact="torch"),
+        Variant("torch-cuda", tolerant="cuda", exact="cuda"),
+        Variant("torch-tf32", tolerant="cuda-tf32", exact="cuda"),
+    )
+}
+"""Torch, on the processor and on a GPU; the last with TensorFloat-32, which is another numeric class."""
 
 
 def find(name: str) -> Variant:
@@ -71,9 +86,10 @@ def find(name: str) -> Variant:
     Raises:
         LocalError: unknown; names those that are known.
     """
-    if name not in VARIANTS:
-        raise LocalError(f"unknown variant {name!r}; known: {', '.join(variants)}")
-    return VARIANTS[name]
+    known = {**VARIANTS, **UNSEEN}
+    if name not in known:
+        raise LocalError(f"unknown variant {name!r}; known: {', '.join(known)}")
+    return known[name]
 
 
 def environment(variant: Variant, threads: int) -> dict[str, str]:
@@ -87,7 +103,8 @@ def make_executor(variant: str = "default", *, threads: int = 1, cheat: str | No
     """An executor in this process.
 
     Args:
-        variant: one of `variants`; its `environment` takes effect only if it was set before NumPy was imported.
+        variant: one of `variants` or `UNSEEN`; its `environment` takes effect only if it was set before NumPy was
+            imported.
         threads: within an operator, unless the variant fixes them.
         cheat: one of `workloads.cheats.CHEATS`; for testing the network's defences.
 

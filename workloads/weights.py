@@ -58,3 +58,11 @@ def load(raw: bytes) -> dict[str, NDArray[np.float32]]:
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise StorageError(f"weight file: malformed header: {exc}") from exc
     return tensors
+
+
+def layout(tensors: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Dense weights as [in, out], as NumPy and ONNX multiply, or back; embeddings and convolutions stay."""
+    return {
+        name: value.T if value.ndim == 2 and name.endswith(".weight") and name != "embed.weight" else value
+        for name, value in tensors.items()
+    }

@@ -135,3 +135,10 @@ def test_withheld_votes_leave_honest_work_unaudited_and_do_not_save_a_cheat() ->
     assert set(ended) == {"accept", None}
     assert {escalated_verdict(run, CAUGHT, 45, "abstain", "image.generate") for run in range(200)} == {"reject"}
     assert POOL == 100
+
+
+def test_a_named_juror_judges_every_chunk_in_a_row_of_its_own() -> None:
+    cell = Cell("image.generate", "tolerant", judge="numpy")
+    assert {cell.juror(chunk) for chunk in range(100)} == {"numpy"}
+    assert cell.row("bf16-weights") == "bf16-weights-by-numpy"
+    assert Cell("image.generate", "tolerant", "torch").row(HONEST) == "honest-torch"

@@ -32,7 +32,7 @@ def main() -> None:
     trained = module.train(*([options.steps] if options.steps else []), older_only=options.older_only)
     if not options.older_only:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "weights.safetensors").write_bytes(weights.dump(publish.layout(trained.final)))
+        (folder / "weights.safetensors").write_bytes(weights.dump(weights.layout(trained.final)))
         publish.publish(options.model)
     publish.write_older(options.model, trained)
     return None

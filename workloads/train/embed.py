@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from workloads import ngrams, quality
 from workloads.catalog import Model
+from workloads.nets import Embedder
 from workloads.train import corpus, publish
-from workloads.train.nets import Embedder
 
 EPOCHS, BATCH, RATE, SEED, SCALE = 5, 256, 3e-3, 7, 16.0
 OLDER = 0.85

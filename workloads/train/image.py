@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from workloads import diffusion, quality, weights
 from workloads.catalog import Model
+from workloads.nets import UNet
 from workloads.train import publish
-from workloads.train.nets import UNet
 
 STEPS, BATCH, RATE, SEED = 3000, 64, 2e-3, 7
 OLDER = 0.85

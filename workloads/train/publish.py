@@ -44,7 +44,7 @@ def copied(model: Any) -> dict[str, NDArray[np.float32]]:
 
 def published(model: str) -> Weights:
     """The published weights, as torch lays them out."""
-    return layout(weights.load((folder(model) / "weights.safetensors").read_bytes()))
+    return weights.layout(weights.load((folder(model) / "weights.safetensors").read_bytes()))
 
 
 def write_older(model: str, trained: Trained) -> None:
@@ -52,20 +52,12 @@ def write_older(model: str, trained: Trained) -> None:
     shipped = weights.load((folder(model) / "weights.safetensors").read_bytes())
     older.FOLDER.mkdir(exist_ok=True)
     path = older.FOLDER / f"{NAMES[model][0]}.safetensors"
-    path.write_bytes(older.dump(layout(trained.older), shipped))
+    path.write_bytes(older.dump(weights.layout(trained.older), shipped))
 
 
 def folder(model: str) -> Path:
     """Where the model lives."""
     return MODELS / NAMES[model][0]
-
-
-def layout(tensors: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    """Dense weights as [in, out], as NumPy and ONNX multiply, or back; embeddings and convolutions stay."""
-    return {
-        name: value.T if value.ndim == 2 and name.endswith(".weight") and name != "embed.weight" else value
-        for name, value in tensors.items()
-    }
 
 
 def publish(model: str) -> None:

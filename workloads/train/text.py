@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from workloads import attention, quality
 from workloads.catalog import Model
+from workloads.nets import Gpt
 from workloads.train import corpus, publish
-from workloads.train.nets import Gpt
 
 STEPS, BATCH, LENGTH, RATE, SEED = 5200, 12, 256, 3e-3, 7
 OLDER, ON = 0.85, 40

@@ -1,6 +1,7 @@
-"""The three networks in torch, for training only; parameter names are those of the weight files.
+"""The three networks in torch, as they are trained; parameter names are those of the weight files.
 
-`workloads.forward` computes the same functions in NumPy and `train.graphs` as ONNX.
+`workloads.forward` computes the same functions in NumPy, `train.graphs` as ONNX, and `workloads.device` with these
+modules on whatever torch can compute on.
 """
 
 from __future__ import annotations
@@ -23,14 +24,18 @@ class Block(nn.Module):
         self.up = nn.Linear(width, 4 * width, bias=False)
         self.down = nn.Linear(4 * width, width, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor, past: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The next hidden states, and `past` (keys and values of earlier positions) grown by these."""
         b, t, d = x.shape
         q, k, v = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        q, k = rotate(q, *rotary), rotate(k, *rotary)
+        if past is not None:
+            k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x = x + self.out(y.transpose(1, 2).reshape(b, t, d))
-        hidden: Tensor = x + self.down(F.silu(self.up(self.norm2(x))))
-        return hidden
+        return x + self.down(F.silu(self.up(self.norm2(x)))), torch.stack([k, v])
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -58,8 +63,19 @@ class Gpt(nn.Module):
     def forward(self, tokens: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
         x = self.embed(tokens)
         for block in self.blocks:
-            x = block(x, cos, sin, mask)
+            x, _ = block(x, (cos, sin), mask)
         return F.linear(self.norm(x), self.embed.weight)
+
+    def read(
+        self, tokens: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `workloads.forward.TextNetwork`: logits, hidden states, and `past` grown by these tokens."""
+        x, present = self.embed(tokens), []
+        for layer, block in enumerate(self.blocks):
+            x, grown = block(x, (cos, sin), mask, past[2 * layer : 2 * layer + 2])
+            present.append(grown)
+        x = self.norm(x)
+        return F.linear(x, self.embed.weight), x, torch.cat(present)
 
 
 class ResBlock(nn.Module):
