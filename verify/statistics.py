@@ -9,6 +9,8 @@ nothing was missed. Runs must be independent; several judgements of one run coun
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 from wire.errors import LocalError
@@ -105,6 +107,31 @@ def clopper_pearson(successes: int, runs: int, confidence: float = CONFIDENCE) -
     """The two-sided interval: each tail gets half of what confidence leaves; raises as `lower_bound`."""
     each = (1 + confidence) / 2
     return Interval(lower_bound(successes, runs, each), upper_bound(successes, runs, each))
+
+
+def all_pairs(alike: Sequence[int], confidence: float = CONFIDENCE) -> Interval:
+    """The rate at which two independent draws are alike, from all pairs of n draws, which are not independent.
+
+    The share of alike pairs is a U-statistic: asymptotically normal (Hoeffding, "A class of statistics with
+    asymptotically normal distribution", Annals of Mathematical Statistics 19, 1948), its variance here the jackknife's
+    (Arvesen, Annals of Mathematical Statistics 40, 1969). Unlike the other bounds it is not exact, and where no pair is
+    alike it says nothing.
+
+    Args:
+        alike: for each draw, to how many of the others it is alike.
+
+    Raises:
+        LocalError: fewer than three draws, or counts that no draws have.
+    """
+    n, total = len(alike), sum(alike)
+    if n < 3 or not 0 <= min(alike) <= max(alike) < n:
+        raise LocalError(f"{n} draws, alike to {min(alike, default=0)} to {max(alike, default=0)} of the others")
+    rate = total / (n * (n - 1))
+    without = [(total - 2 * each) / ((n - 1) * (n - 2)) for each in alike]
+    mean = sum(without) / n
+    error = math.sqrt((n - 1) / n * sum((each - mean) ** 2 for each in without))
+    reach = NormalDist().inv_cdf((1 + confidence) / 2) * error
+    return Interval(max(0.0, rate - reach), min(1.0, rate + reach))
 
 
 def rule_of_three(runs: int) -> float:

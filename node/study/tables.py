@@ -6,6 +6,7 @@ apart. The threshold is the conformal quantile of honest distances; intervals ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 
 from node.study import batches
 from node.study.dataset import Part, Settings, load, parts
-from verify.lsh import distances, histogram_self
-from verify.statistics import clopper_pearson, majority
+from verify.lsh import distances, histogram_self, join_self
+from verify.statistics import all_pairs, clopper_pearson, majority
 
 ALPHA = 0.01
 GOAL_DETECTION, GOAL_COLLISION = 0.9989, 0.000267
@@ -48,6 +49,7 @@ class Side:
 
     Attributes:
         same_class, other_class: of all pairs. disjoint: of pairs that share no job, and are therefore independent.
+        alike: of each text how many others are within the threshold; empty for images.
     """
 
     text: bool
@@ -55,6 +57,7 @@ class Side:
     same_class: NDArray[np.int64]
     other_class: NDArray[np.int64]
     disjoint: NDArray[np.int64]
+    alike: NDArray[np.int64]
 
     @property
     def pairs(self) -> int:
@@ -63,8 +66,13 @@ class Side:
 
     @property
     def threshold(self) -> int:
-        """The smallest distance that all but `ALPHA` of honest work of every backend stays within."""
-        return max(_quantile(row.histogram) for row in self.rows if row.honest)
+        """As `threshold_of` its rows."""
+        return threshold_of(self.rows)
+
+
+def threshold_of(rows: Sequence[Row]) -> int:
+    """The smallest distance that all but `ALPHA` of honest work of every backend stays within."""
+    return max(_quantile(row.histogram) for row in rows if row.honest)
 
 
 def _quantile(histogram: NDArray[np.int64]) -> int:
@@ -95,7 +103,14 @@ def measure(out: Path, settings: Settings, text: bool, comparisons: int) -> Side
             same += histogram_self(np.ascontiguousarray(used[labels == label]))
     half = len(codes) // 2 if text else len(codes) // 20 * 10  # classes repeat every ten
     disjoint = np.bincount(distances(codes[:half].copy(), codes[half : 2 * half].copy()), minlength=65)
-    return Side(text, rows, same, every - same, disjoint)
+    alike = _alike(used, threshold_of(rows)) if text else np.zeros(0, dtype=np.int64)
+    return Side(text, rows, same, every - same, disjoint, alike)
+
+
+def _alike(codes: NDArray[np.uint64], threshold: int) -> NDArray[np.int64]:
+    """How many others are within the threshold of each code."""
+    near = join_self(codes, threshold, limit=len(codes) ** 2)
+    return np.bincount(np.concatenate([near.left, near.right]), minlength=len(codes))
 
 
 def _codes(out: Path, part: Part, array: str) -> NDArray[np.uint64]:
@@ -155,4 +170,8 @@ def _collisions(side: Side, threshold: int) -> list[str]:
     pairs, hits = int(side.disjoint.sum()), int(side.disjoint[: threshold + 1].sum())
     what = "pairs" if side.text else "pairs of one class"
     bound = f"at most {100 * clopper_pearson(hits, pairs).high:.4f} %" if pairs else "no bound"
-    return [*lines, "", f"Of {pairs:,} {what} that share no job, and so are independent, {hits:,}: {bound}."]
+    lines += ["", f"Of {pairs:,} {what} that share no job, and so are independent, {hits:,}: {bound}."]
+    if side.text and side.alike.any():
+        low, high = all_pairs(side.alike.tolist())
+        lines += [f"All pairs, whose jobs recur, by Hoeffding's variance: {100 * low:.4f} to {100 * high:.4f} %."]
+    return lines

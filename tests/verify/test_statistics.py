@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,3 +92,23 @@ def test_counts_that_cannot_be_are_refused(counts: tuple[int, int]) -> None:
         statistics.clopper_pearson(*counts)
     with pytest.raises(LocalError):
         statistics.capture(2, 0, 3)
+
+
+def test_the_share_of_all_pairs_is_covered_as_often_as_said() -> None:
+    """Draws from 40 unequal kinds; two are alike if of one kind. Of 400 intervals 95 % should hold the true rate."""
+    weights = np.arange(1, 41) / np.arange(1, 41).sum()
+    true, random, held = float((weights**2).sum()), np.random.default_rng(5), 0
+    for _ in range(400):
+        kinds = random.choice(40, size=120, p=weights)
+        low, high = statistics.all_pairs((np.bincount(kinds, minlength=40)[kinds] - 1).tolist())
+        held += low <= true <= high
+    assert statistics.clopper_pearson(held, 400, 0.999).high > 0.93
+    assert held > 350
+
+
+def test_pairs_of_equal_draws_are_certain_and_impossible_counts_are_refused() -> None:
+    assert statistics.all_pairs([4] * 5) == (1.0, 1.0)
+    assert statistics.all_pairs([0] * 5) == (0.0, 0.0)
+    for alike in ([0, 0], [5] * 5, [-1, 0, 0]):
+        with pytest.raises(LocalError):
+            statistics.all_pairs(alike)
