@@ -26,7 +26,14 @@ from wire.codec import Wire, encode
 VECTORS = Path(__file__).parents[1] / "vectors"
 PACKAGES = ("wire", "verify", "ledger", "crdt", "dht", "recommend", "workloads", "node")
 NEVER_DECODED = "crdt.namespace.Namespace"
-UNSENT = ("workloads.train", "node.study", "node.__main__", "node.transport_libp2p")
+UNSENT = (
+    "workloads.train",
+    "workloads.nets",
+    "workloads.networks_torch",
+    "node.study",
+    "node.__main__",
+    "node.transport_libp2p",
+)
 WIDTHS = {
     "peer": 32,
     "source": 32,
