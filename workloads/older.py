@@ -1,9 +1,10 @@
 """Older checkpoints of the embedded models: what a worker has that did not fetch the last one.
 
-The state of the training run, repeated with the same script and seed, after 85 % of its steps. See `workloads.train`.
-`checkpoints/<name>.safetensors` holds float16 differences to the published weights: off by 2**-11 of
-the difference, not of the weight. It is no part of the model: no manifest lists it, only the cheat `older-checkpoint`
-reads it.
+Images and embeddings: the state of the training run, repeated with the same script and seed, after 85 % of its steps.
+Texts: a neighbour of the run, the published weights trained on for 40 steps at that point's learning rate, because the
+repeated run ends elsewhere; it is nearer than an earlier checkpoint. See `workloads.train`.
+`checkpoints/<name>.safetensors` holds float16 differences to the published weights: off by 2**-11 of the difference,
+not of the weight. It is no part of the model: no manifest lists it, only the cheat `older-checkpoint` reads it.
 """
 
 from __future__ import annotations

@@ -42,6 +42,11 @@ def copied(model: Any) -> dict[str, NDArray[np.float32]]:
     return {name: value.numpy().copy() for name, value in model.state_dict().items()}
 
 
+def published(model: str) -> Weights:
+    """The published weights, as torch lays them out."""
+    return weights.layout(weights.load((folder(model) / "weights.safetensors").read_bytes()))
+
+
 def write_older(model: str, trained: Trained) -> None:
     """Write the older checkpoint, as differences to the published weights."""
     shipped = weights.load((folder(model) / "weights.safetensors").read_bytes())

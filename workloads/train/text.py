@@ -19,8 +19,9 @@ from workloads.nets import Gpt
 from workloads.train import corpus, publish
 
 STEPS, BATCH, LENGTH, RATE, SEED = 5200, 12, 256, 3e-3, 7
-OLDER = 0.85
-"""Share of the steps after which the older checkpoint is taken."""
+OLDER, ON = 0.85, 40
+"""Share of the steps after which the older checkpoint is taken. If only that is wanted, the published weights are
+trained on from there for so many steps: a neighbour of the same run, in a minute instead of an hour."""
 
 CONFIG = {"vocabulary": 256, "width": 96, "layers": 4, "heads": 4, "window": 128}
 
@@ -60,11 +61,13 @@ def train(steps: int = STEPS, *, older_only: bool = False) -> publish.Trained:
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.05)
     where, told = torch.arange(LENGTH), positions(LENGTH)
     started, running, older = time.monotonic(), 5.5, {}
-    for step in range(steps):
+    first, last = 0, steps
+    if older_only:
+        first, last = round(OLDER * steps), round(OLDER * steps) + ON
+        model.load_state_dict({name: torch.tensor(value) for name, value in publish.published("text").items()})
+    for step in range(first, last):
         if step == round(OLDER * steps):
             older = publish.copied(model)
-            if older_only:
-                return publish.Trained({}, older)
         rows = text[torch.randint(len(text) - LENGTH - 1, (BATCH, 1)) + torch.arange(LENGTH + 1)]
         for group in optimiser.param_groups:
             group["lr"] = RATE * min(1.0, step / 100) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2)
@@ -79,6 +82,8 @@ def train(steps: int = STEPS, *, older_only: bool = False) -> publish.Trained:
             seconds = time.monotonic() - started
             print(f"text step {step} bits/byte {running / math.log(2):.3f} {seconds:.0f} s", flush=True)
     print(f"held-out bits/byte {bits_per_byte(model, held):.3f}", flush=True)
+    if older_only:
+        return publish.Trained({}, publish.copied(model))
     return publish.Trained(publish.copied(model), older)
 
 
