@@ -1,0 +1,284 @@
+"""A network in a box: hosts behind routers of every NAT kind, all of it in Linux namespaces.
+
+    with open_lab() as lab:
+        server = lab.public()
+        home = lab.behind(Nat.CONE)
+
+One process, the *stage*, is the first of a PID namespace of its own and holds the network namespace of the wide area
+network, a bridge. Each host and router is a network namespace held by a process inside that PID namespace. Nothing
+has a name on the machine: when the stage ends, and it ends when its standard input does, so also if the test run is
+killed, the kernel ends every process in it and removes every namespace and interface with them.
+
+NAT kinds after RFC 4787 (mapping, filtering), as nftables does them:
+
+- full cone: each port of the router leads to the one host behind it, whoever asks;
+- cone: mapping independent of the endpoint (the source port is kept), filtering by address and port;
+- symmetric: a random new port for each destination, filtering by address and port;
+- firewall: no translation, but nothing comes in that was not asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+
+TOOLS = ("ip", "nft", "unshare", "nsenter", "setpriv")
+PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+ENDS_WITH_ITS_INPUT = "exec cat > /dev/null"
+COMMAND_S = 20
+CORE = "203.0.113.254"
+"""The router of the wide area network."""
+
+
+class Nat(Enum):
+    """What stands between a host and the wide area network."""
+
+    NONE = "none"
+    FULL = "full"
+    CONE = "cone"
+    SYMMETRIC = "symmetric"
+    FIREWALL = "firewall"
+
+
+_CLOSED = """
+  chain to_it { type filter hook input priority 0; policy drop;
+    iifname != "wan" accept; ct state established,related accept; }
+  chain through { type filter hook forward priority 0; policy drop;
+    iifname != "wan" accept; ct state established,related accept; }
+"""
+_RULES = {
+    Nat.FULL: """
+  chain arriving {{ type nat hook prerouting priority -100; iifname "wan" meta l4proto {{ tcp, udp }} dnat to {host}; }}
+  chain leaving {{ type nat hook postrouting priority 100; oifname "wan" masquerade; }}
+""",
+    Nat.CONE: """
+  chain leaving {{ type nat hook postrouting priority 100; oifname "wan" masquerade; }}
+""",
+    Nat.SYMMETRIC: """
+  chain leaving {{ type nat hook postrouting priority 100; oifname "wan" masquerade fully-random; }}
+""",
+}
+
+
+class LabError(Exception):
+    """A command that builds the lab failed; says which and why."""
+
+
+@cache
+def obstacle() -> str | None:
+    """Why no lab can be built on this machine, or None."""
+    missing = [tool for tool in TOOLS if shutil.which(tool, path=PATH) is None]
+    if missing:
+        return f"no {', '.join(missing)} on this machine (Debian: iproute2, nftables, util-linux)"
+    try:
+        with open_lab() as lab:
+            lab.behind(Nat.CONE)
+    except LabError as exc:
+        return f"namespaces are not permitted here: {exc}"
+    return None
+
+
+def _as_user() -> list[str]:
+    return [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+
+
+@dataclass
+class Space:
+    """One network namespace: a host or a router."""
+
+    lab: Lab
+    name: str
+    pid: int  # of its holder, in the PID namespace of the stage
+    addresses: list[str]
+    router: Router | None = None
+
+    @property
+    def outside(self) -> str:
+        """The address under which the wide area network sees what comes from here."""
+        return self.address if self.router is None else self.router.outside
+
+    @property
+    def address(self) -> str:
+        """The address by which its neighbours know it."""
+        return self.addresses[0]
+
+    def command(self, *argv: str) -> list[str]:
+        """What to start in order to run `argv` in here, from outside; killing what was started kills it too."""
+        tied = ["setpriv", "--pdeathsig=KILL", "--"]
+        return [*self.lab.enter(), "nsenter", f"--target={self.pid}", "--net", "--", *tied, *argv]
+
+    def run(self, script: str) -> str:
+        """Run a shell script in here to its end; its output.
+
+        Raises:
+            LabError: it failed.
+        """
+        return _finish(self.command("sh", "-ec", script))
+
+
+@dataclass
+class Router(Space):
+    """A namespace with the interface `wan` outwards and `lan` inwards."""
+
+    translates: bool = True
+
+    @property
+    def gateway(self) -> str:
+        """Its address on the inside."""
+        return self.addresses[1]
+
+
+class Lab:
+    """Builds namespaces; see `open_lab`."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._count = 0
+        stage = self._hold(
+            ["unshare", *_as_user(), "--net", "--pid", "--mount", "--fork", "--kill-child", "sh", "-ec"],
+            # the stage still sees the old /proc, and in it its own number as this test run knows it
+            f"read pid rest < /proc/self/stat; mount -t proc proc /proc; echo $pid; {ENDS_WITH_ITS_INPUT}",
+        )
+        self.stage = stage
+        # the stage itself is the router of the wide area network, for networks behind routers that do not translate
+        self._wan(
+            f"ip link set lo up; ip link add wan type bridge; ip link set wan up; ip addr add {CORE}/24 dev wan;"
+            "echo 1 > /proc/sys/net/ipv4/ip_forward"
+        )
+
+    def enter(self) -> list[str]:
+        """The words before a command that is to run on the stage."""
+        user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        return ["nsenter", f"--target={self.stage}", *user, "--mount", "--pid", "--net", "--"]
+
+    def public(self) -> Space:
+        """A host with an address of its own on the wide area network."""
+        self._count += 1
+        host = self._space(f"public{self._count}", [f"203.0.113.{self._count}"])
+        self._plug(host)
+        return host
+
+    def router(self, nat: Nat, *, behind: Router | None = None) -> Router:
+        """A router on the wide area network, or behind another router."""
+        self._count += 1
+        number = self._count
+        outside = f"203.0.113.{number}" if behind is None else f"{behind.gateway.rpartition('.')[0]}.{number + 2}"
+        inside = f"10.0.{number}" if nat is not Nat.FIREWALL else f"198.51.{number}"
+        space = self._space(f"router{number}", [outside, f"{inside}.1"])
+        router = Router(self, space.name, space.pid, space.addresses, behind, translates=nat is not Nat.FIREWALL)
+        if behind is None:
+            self._plug(router)
+        else:
+            self._cable(behind, router)
+        router.run(
+            f"ip link add lan type bridge; ip link set lan up; ip addr add {router.gateway}/24 dev lan;"
+            "echo 1 > /proc/sys/net/ipv4/ip_forward"
+        )
+        rules = _RULES.get(nat, "").format(host=f"{inside}.2")
+        closed = "" if nat is Nat.FULL else _CLOSED
+        router.run(f"nft -f - <<'END'\ntable ip lab {{ {rules} {closed} }}\nEND")
+        if nat is Nat.FIREWALL:  # its hosts have addresses that the others can route to
+            self._wan(f"ip route add {inside}.0/24 via {outside}")
+        return router
+
+    def host(self, router: Router) -> Space:
+        """The host behind a router."""
+        address = f"{router.gateway.rpartition('.')[0]}.2"
+        host = self._space(f"host of {router.name}", [address])
+        host.router = router if router.translates else None
+        self._cable(router, host)
+        return host
+
+    def behind(self, nat: Nat) -> Space:
+        """A host behind a router of its own, or a public one."""
+        return self.public() if nat is Nat.NONE else self.host(self.router(nat))
+
+    def renumber(self, router: Router) -> None:
+        """Give a router another address outside, as a provider does at night: all its translations are void."""
+        self._count += 1
+        new = f"203.0.113.{self._count}"
+        router.run(f"ip addr flush dev wan; {_wan_address(new)}")
+        router.addresses[0] = new
+
+    # ---- inside
+
+    def _hold(self, argv: list[str], script: str) -> int:
+        """Start a process that lives until its input ends; the number that it says."""
+        holder = subprocess.Popen(
+            [*argv, script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PATH": PATH},
+        )
+        self._stack.callback(_end, holder)
+        assert holder.stdout is not None
+        said = holder.stdout.readline().strip()
+        if not said.isdigit():
+            assert holder.stderr is not None
+            raise LabError(holder.stderr.readline().decode(errors="replace").strip() or "a namespace did not start")
+        return int(said)
+
+    def _space(self, name: str, addresses: list[str]) -> Space:
+        pid = self._hold([*self.enter(), "unshare", "--net", "sh", "-ec"], f"echo $$; {ENDS_WITH_ITS_INPUT}")
+        space = Space(self, name, pid, addresses)
+        space.run("ip link set lo up")
+        return space
+
+    def _wan(self, script: str) -> None:
+        _finish([*self.enter(), "sh", "-ec", script])
+
+    def _plug(self, space: Space) -> None:
+        """Connect a namespace with the bridge of the wide area network."""
+        port = f"port{space.pid}"
+        self._wan(
+            f"ip link add {port} type veth peer name wan netns {space.pid};"
+            f"ip link set {port} master wan; ip link set {port} up"
+        )
+        space.run(_wan_address(space.address))
+
+    def _cable(self, router: Router, space: Space) -> None:
+        """Connect a namespace with the inside of a router, which becomes its default route."""
+        port = f"port{space.pid}"
+        self._wan(
+            f"ip link add {port} type veth peer name wan netns {space.pid}; ip link set {port} netns {router.pid}"
+        )
+        router.run(f"ip link set {port} master lan; ip link set {port} up")
+        space.run(
+            f"ip addr add {space.address}/24 dev wan; ip link set wan up; ip route add default via {router.gateway}"
+        )
+
+
+def _wan_address(address: str) -> str:
+    return f"ip addr add {address}/24 dev wan; ip link set wan up; ip route replace default via {CORE}"
+
+
+def _finish(argv: list[str]) -> str:
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=COMMAND_S, check=False, env={**os.environ, "PATH": PATH}
+    )
+    if done.returncode:
+        raise LabError(f"{argv[-1]!r}: {done.stderr.strip() or done.returncode}")
+    return done.stdout
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.communicate()
+
+
+@contextmanager
+def open_lab() -> Iterator[Lab]:
+    """An empty wide area network; leaving the scope removes all that was built in it.
+
+    Raises:
+        LabError: this machine does not permit it.
+    """
+    with ExitStack() as stack:
+        yield Lab(stack)
