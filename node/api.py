@@ -202,6 +202,10 @@ def _batch_routes(app: FastAPI, node: Node) -> None:
     async def events(batch_id: str, request: Request) -> Response:
         return _events(node.batches, found(batch_id), request)
 
+    @app.get("/api/v1/batches/{batch_id}/evidence")
+    async def evidence(batch_id: str) -> Response:
+        return _download(found(batch_id).evidence, f"evidence of batch {batch_id}")
+
     @app.get("/api/v1/batches/{batch_id}/items/{index}/receipt")
     async def receipt(batch_id: str, index: int) -> Response:
         return _download(receipt_of(found(batch_id), index), f"receipt of job {index} of batch {batch_id}")

@@ -87,10 +87,14 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _save(local: Local, view: Any, out: Path) -> list[Path]:
-    """Write every answer, and the receipt of every audited one."""
+    """Write every answer, the receipt of every audited one, and what convicts the worker if one was rejected."""
     paths = []
+    evidence = local.client.batch(view["id"]).evidence()
     try:
         out.mkdir(parents=True, exist_ok=True)
+        if evidence is not None:
+            paths.append(out / f"{view['id'][:12]}.evidence")
+            paths[-1].write_bytes(evidence)
         for item in view["items"]:
             kinds = [*(["output"] if item["output"] else []), *(["receipt"] if item["audited"] else [])]
             for kind in kinds:

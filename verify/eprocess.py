@@ -166,14 +166,15 @@ def _check_purse(evidence: Evidence) -> None:
     purse = evidence.purse
     demand(len(purse) == len(STAKES), "evidence.purse", f"{len(purse)} gamblers")
     demand(all(math.isfinite(held) and held > 0 for held in purse), "evidence.purse", "not finite and positive")
+    slack = 1 + 1e-9 + evidence.audits * 1e-15
+    top = evidence.level_inverse * PPM / evidence.alpha0_ppm * slack
+    # each on its own first: the sum of several finite numbers need not be finite
+    demand(max(purse) <= top and evidence.wealth <= top, "evidence.purse", "more than rejection leaves")
     best = evidence.failures * -math.log(evidence.alpha0_ppm / PPM)
     demand(math.log(evidence.wealth) <= best + evidence.audits * 1e-12 + 1e-9, "evidence.purse", "more than can be won")
     reserve, dealt = _least(evidence.audits)
-    slack = 1 + 1e-9 + evidence.audits * 1e-15
     demand(purse[0] * slack >= reserve, "evidence.purse", "less in reserve than ever stays there")
     demand(min(purse[1:]) * slack >= dealt, "evidence.purse", "a gambler was not dealt in")
-    top = evidence.level_inverse * PPM / evidence.alpha0_ppm
-    demand(evidence.wealth <= top * slack, "evidence.purse", "more than rejection leaves")
 
 
 def _least(audits: int) -> tuple[float, float]:

@@ -8,7 +8,7 @@ released.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -39,6 +39,7 @@ from node.market.context import Context
 from node.market.finder import Finder
 from node.market.messages import Declined, Hired
 from node.market.payer import Payer
+from node.market.proof import prove
 from node.market.requester import Requester, Tried, WorkerFailed
 from node.records import observe_jurors
 from verify.commitment import check_opening, check_output_leaf, output_digest
@@ -148,6 +149,9 @@ class BatchRequester(Requester):
             if reason is not None:
                 await self._release(offer, reason)
         self._learn(plan, handed.machine, outcomes)
+        self._board.update(
+            job, evidence=_proof(self._thresholds(plan.specs[0]), plan, handed, outcomes) or job.evidence
+        )
         self._tell(job, plan, verdict, outcomes, tried)
         if verdict == "accept":
             self._canaries.after(job.request, plan, handed.machine.picked)
@@ -306,12 +310,11 @@ class BatchRequester(Requester):
             }
             for index, outcome in outcomes.items()
         ]
-        record = self._context.calibrations[plan.specs[0].calibration]
         self._board.update(
             job,
             verdict=verdict,
             jury=audits,
-            thresholds=dict(record.thresholds),
+            thresholds=dict(self._thresholds(plan.specs[0])),
             cost_micro=tried.spent_micro,
             receipt=pack_receipts({index: codec.encode(outcome.receipt) for index, outcome in outcomes.items()}),
         )
@@ -344,6 +347,19 @@ def _ask(plan: BatchPlan, handed: Handed, index: int) -> JuryAsk:
         output=handed.outputs[index],
         trace=trace,
     )
+
+
+def _proof(
+    thresholds: Mapping[str, float], plan: BatchPlan, handed: Handed, outcomes: Mapping[int, Outcome]
+) -> bytes | None:
+    """The bundle against the worker of the first rejected answer for which there is one."""
+    for index, outcome in outcomes.items():
+        if outcome.verdict == "reject":
+            trace, _ = handed.picked[index]
+            proof = prove(plan.specs[index], [outcome.receipt], handed.outputs[index], trace, thresholds)
+            if proof is not None:
+                return proof
+    return None
 
 
 def _verdict(machine: Batch, outcomes: dict[int, Outcome]) -> Verdict:

@@ -140,6 +140,10 @@ def batch_receipt(batch_id: str, index: int) -> Call[bytes]:
     return Call("GET", f"{PREFIX}/batches/{_checked(batch_id)}/items/{int(index)}/receipt", bytes)
 
 
+def batch_evidence(batch_id: str) -> Call[bytes]:
+    return Call("GET", f"{PREFIX}/batches/{_checked(batch_id)}/evidence", bytes)
+
+
 def batch_output(batch_id: str, index: int) -> Call[bytes]:
     return Call("GET", f"{PREFIX}/batches/{_checked(batch_id)}/items/{int(index)}/output", bytes)
 

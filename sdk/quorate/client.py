@@ -123,6 +123,12 @@ class Client:
             raise NodeUnreachable(f"no answer from {self.endpoint.url}: {exc or type(exc).__name__}") from exc
         return call.read(reply.status_code, reply.content)
 
+    async def _maybe(self, call: Call[T]) -> T | None:
+        try:
+            return await self._do(call)
+        except NotFound:
+            return None
+
     async def submit(
         self,
         request: Request[O],
@@ -256,22 +262,16 @@ class Job(Generic[O]):
 
     async def receipt(self) -> Receipt | None:
         """The receipt; None if there is none (yet)."""
-        raw = await self._maybe(_calls.receipt(self.id))
+        raw = await self._client._maybe(_calls.receipt(self.id))
         return None if raw is None else Receipt(raw)
 
     async def evidence(self) -> bytes | None:
         """What convicts the worker whose answer was rejected (`quorate evidence verify`); None if none was."""
-        return await self._maybe(_calls.evidence(self.id))
+        return await self._client._maybe(_calls.evidence(self.id))
 
     async def output(self) -> bytes | None:
         """The canonical bytes of the answer; None if there is none (yet)."""
-        return await self._maybe(_calls.output(self.id))
-
-    async def _maybe(self, call: Call[bytes]) -> bytes | None:
-        try:
-            return await self._client._do(call)
-        except NotFound:
-            return None
+        return await self._client._maybe(_calls.output(self.id))
 
     async def result(
         self, *, allow_unaudited: bool | None = None, timeout_s: float | None = None, verify: bool = False
@@ -333,6 +333,10 @@ class Batch(Generic[O]):
         """Cancel the batch; one that has ended stays as it is."""
         self.view = await self._client._do(_calls.cancel_batch(self.id))
         return self.view
+
+    async def evidence(self) -> bytes | None:
+        """What convicts the worker of a rejected answer (`quorate evidence verify`); None if none was rejected."""
+        return await self._client._maybe(_calls.batch_evidence(self.id))
 
     async def result(
         self, *, allow_unaudited: bool = False, timeout_s: float | None = None, verify: bool = False

@@ -95,6 +95,12 @@ class SyncClient:
             raise NodeUnreachable(f"no answer from {self.endpoint.url}: {exc or type(exc).__name__}") from exc
         return call.read(reply.status_code, reply.content)
 
+    def _maybe(self, call: Call[T]) -> T | None:
+        try:
+            return self._do(call)
+        except NotFound:
+            return None
+
     def submit(
         self,
         request: Request[O],
@@ -197,22 +203,16 @@ class SyncJob(Generic[O]):
 
     def receipt(self) -> Receipt | None:
         """The receipt; None if there is none (yet)."""
-        raw = self._maybe(_calls.receipt(self.id))
+        raw = self._client._maybe(_calls.receipt(self.id))
         return None if raw is None else Receipt(raw)
 
     def evidence(self) -> bytes | None:
         """What convicts the worker whose answer was rejected (`quorate evidence verify`); None if none was."""
-        return self._maybe(_calls.evidence(self.id))
+        return self._client._maybe(_calls.evidence(self.id))
 
     def output(self) -> bytes | None:
         """The canonical bytes of the answer; None if there is none (yet)."""
-        return self._maybe(_calls.output(self.id))
-
-    def _maybe(self, call: Call[bytes]) -> bytes | None:
-        try:
-            return self._client._do(call)
-        except NotFound:
-            return None
+        return self._client._maybe(_calls.output(self.id))
 
     def result(
         self, *, allow_unaudited: bool | None = None, timeout_s: float | None = None, verify: bool = False
@@ -254,6 +254,10 @@ class SyncBatch(Generic[O]):
         """Cancel the batch; one that has ended stays as it is."""
         self.view = self._client._do(_calls.cancel_batch(self.id))
         return self.view
+
+    def evidence(self) -> bytes | None:
+        """What convicts the worker of a rejected answer (`quorate evidence verify`); None if none was rejected."""
+        return self._client._maybe(_calls.batch_evidence(self.id))
 
     def result(
         self, *, allow_unaudited: bool = False, timeout_s: float | None = None, verify: bool = False

@@ -93,6 +93,17 @@ def test_a_batch_from_submission_to_result(node: NodeDouble, run: Run) -> None:
     }  # fmt: skip
 
 
+def test_evidence_of_a_rejected_answer_or_none(node: NodeDouble, run: Run) -> None:
+    serve(node)
+
+    async def scenario(client: Any) -> Any:
+        return await settle((await settle(client.batch(JOB_ID))).evidence())
+
+    assert run(scenario) is None
+    node.replies["GET", f"{PATH}/evidence"] = (200, b"bundle")
+    assert run(scenario) == b"bundle"
+
+
 def test_receipts_of_audited_answers_are_verified_on_request(node: NodeDouble, run: Run) -> None:
     serve(node)
     assert result_of(run, verify=True).items[1].audited

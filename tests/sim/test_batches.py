@@ -31,7 +31,10 @@ from tests.sim.market_world import (
     market,
     node_of,
     receipts,
+    referee,
 )
+from verify.calibrated import calibrations
+from verify.evidence import check, decode
 from verify.sampling import Sampling, detection
 from wire.peer import to_text
 
@@ -104,6 +107,10 @@ def test_a_cheat_is_found_at_the_exact_rate(jobs: int, wrong: int, audits: int) 
                     assert picked == {index: "reject" if index < wrong else "accept" for index in picked}
                     assert job.verdict == ("reject" if "reject" in picked.values() else "accept")
                     found += job.verdict == "reject"
+                    assert (job.evidence is not None) == (job.verdict == "reject")
+                    if job.evidence is not None:
+                        convicted = check(decode(job.evidence), referee(), calibrations())
+                        assert (convicted.peer, convicted.fault) == (cheat.peer, "measure")
             assert abs(found - rounds * odds) < 4 * (rounds * odds * (1 - odds)) ** 0.5
             await check_books(w, honest=True)
             prices = jobs * 1000 * (rounds - found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -19,12 +19,12 @@ from sim.world import SimNode, World, run
 from tests.sim.market_world import (
     EMBED,
     IMAGE,
-    _executor,
     check_books,
     finished,
     kill,
     market,
     receipts,
+    referee,
 )
 from tests.sim.test_market_invariants import decoded
 from verify.calibrated import calibrations
@@ -34,9 +34,8 @@ from verify.receipt import check as check_receipt
 from verify.receipt import decode as decode_receipt
 from wire import codec
 from wire.call import Answer, Refusal
-from wire.job import Expected, JobSpec, Output, Trace, VerdictWord
+from wire.job import JobSpec, VerdictWord
 from wire.peer import to_text
-from wire.tensor import Tensor
 
 CLIMB: dict[str, Any] = {**IMAGE, "policy": "escalate", "retries": 0}
 CHEAT = {1: "fewer-steps"}
@@ -44,16 +43,6 @@ SMALL = 8
 """Nodes: a requester, a worker, and six jurors, who can fill one jury of five."""
 LARGE = 14
 """Nodes: twelve jurors, who can fill a jury of five and one of seven."""
-
-
-class Executor:
-    """`verify.evidence.Referee` of somebody who took no part."""
-
-    def recheck(self, spec: JobSpec, output: Output, trace: Trace, *, steps: Sequence[int] = ()) -> Expected:
-        return _executor("").recheck(spec, output, trace, steps=steps)
-
-    def recompute(self, spec: JobSpec, step: int, state: Tensor) -> Tensor:
-        return _executor("").recompute(spec, step, state)
 
 
 class First:
@@ -151,7 +140,7 @@ def test_one_honest_juror_convicts_a_cheat_that_four_others_cover() -> None:
         assert begun["challenger"] == to_text(w.nodes[lone.nodes[0]].peer)
         assert (ruled["loser"], ruled["fault"]) == (job.worker, "dispute.step")
         assert job.evidence is not None
-        convicted = check(decode(job.evidence), Executor(), calibrations())
+        convicted = check(decode(job.evidence), referee(), calibrations())
         assert (convicted.peer, convicted.fault, convicted.step) == (w.nodes[1].peer, "step", ruled["step"])
         assert len(job.evidence) < 10_000, "one step, not the whole run"
         (body,) = await receipts(w)
@@ -194,7 +183,7 @@ def test_a_worker_that_does_not_defend_itself_loses() -> None:
         assert ended(job) == ("reject", "dispute")
         assert events(job, "dispute")[-1]["fault"] == "dispute.silent"
         assert job.evidence is not None, "the whole answer was handed over, and still convicts"
-        assert check(decode(job.evidence), Executor(), calibrations()).fault == "measure"
+        assert check(decode(job.evidence), referee(), calibrations()).fault == "measure"
 
     silent = refusing(DISPUTE_PROTOCOL, lambda node: node.number == 1)
     play(test, cheats=CHEAT, lies=First(5, 1, None, "accept"), alter=silent)
@@ -205,7 +194,7 @@ def test_an_honest_worker_that_falls_silent_is_rejected_but_no_evidence_convicts
         assert ended(job) == ("reject", "dispute")
         assert job.evidence is not None
         with pytest.raises(Fault) as caught:
-            check(decode(job.evidence), Executor(), calibrations())
+            check(decode(job.evidence), referee(), calibrations())
         assert caught.value.code == "evidence.innocent"
 
     silent = refusing(DISPUTE_PROTOCOL, lambda node: node.number == 1)
@@ -228,7 +217,7 @@ def test_noise_of_another_seed_is_seen_without_asking_anybody() -> None:
         (ruled,) = events(job, "dispute")
         assert (ruled["fault"], ruled["step"]) == ("dispute.first", None)
         assert job.evidence is not None
-        convicted = check(decode(job.evidence), Executor(), calibrations())
+        convicted = check(decode(job.evidence), referee(), calibrations())
         assert (convicted.peer, convicted.fault) == (w.nodes[1].peer, "measure")
 
     play(test, cheats={1: "wrong-seed"}, lies=First(5, 1, None, "accept"))
@@ -314,7 +303,7 @@ def test_a_text_is_disputed_token_by_token() -> None:
     async def test(w: World, job: Job) -> None:
         assert ended(job) == ("reject", "dispute")
         assert job.evidence is not None
-        convicted = check(decode(job.evidence), Executor(), calibrations())
+        convicted = check(decode(job.evidence), referee(), calibrations())
         assert (convicted.peer, convicted.fault) == (w.nodes[1].peer, "step")
 
     play(test, body=TEXT, cheats={1: "short-prompt"}, lies=First(5, 1, None, "accept"))

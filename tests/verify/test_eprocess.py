@@ -146,6 +146,7 @@ HOSTILE = {
     "purse with an empty seat": altered(purse=[*PURSE[:-1], 1e-30]),
     "purse won without failures": altered(purse=[1000.0, *PURSE[1:]]),
     "purse beyond rejection": altered(failures=31, purse=[1e6, *PURSE[1:]]),
+    "purse whose sum is no number": altered(purse=[PURSE[0], 1.7e308, 1.7e308, *PURSE[3:]]),
     "purse that cannot be": altered(failures=0, purse=[1.0, *PURSE[1:]]),
 }
 
