@@ -12,7 +12,7 @@ turn and makes one connection per peer, which all channels share. Wire format: d
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -28,6 +28,7 @@ from multiaddr.exceptions import Error as MultiaddrError
 
 from node.channel_libp2p import LOST, Libp2pChannel
 from node.libp2p_host import NoiseOnly, build_host, libp2p_id, peer_id
+from node.reach.addresses import Circuit, Endpoint, circuit, endpoint, scope
 from wire.errors import LocalError, TransportError, Unreachable
 from wire.identity import Identity
 from wire.limits import ADDRESSES_PER_PEER_MAX, CHANNELS_PER_PEER_MAX
@@ -41,12 +42,18 @@ PEERS_KNOWN_MAX = 4096
 DIAL_S = 5.0
 """Seconds for one address: TCP, Noise and Yamux together."""
 
+HEAD_START_S = 1.0
+"""Seconds for the direct addresses of a peer before its relays are dialled beside them."""
+
 GOODBYE_S = 0.25
 """Seconds for closing connections in order before their sockets are closed under them."""
 
 
 class AddressBook:
-    """Where peers may be dialled: bounded, newest first, only addresses that name TCP and no other peer."""
+    """Where peers may be dialled: bounded, newest first, only addresses that name TCP and no other peer.
+
+    Or a relay, by circuit addresses.
+    """
 
     def __init__(self) -> None:
         self._of: OrderedDict[PeerId, list[Multiaddr]] = OrderedDict()
@@ -69,6 +76,8 @@ class AddressBook:
 def _dialable(text: str, peer: PeerId) -> Multiaddr | None:
     if len(text) > 256:
         return None
+    if (relayed := circuit(text, peer)) is not None:
+        return Multiaddr(relayed.text())
     try:
         address = Multiaddr(text)
         names = [protocol.name for protocol in address.protocols()]
@@ -98,6 +107,10 @@ class _Opening:
         self.abandoned = False
 
 
+DialCircuit = Callable[[PeerId, Circuit], Awaitable[None]]
+"""Connects with a peer through a relay; raises `TransportError`."""
+
+
 class Libp2pTransport:
     """See `wire.transport.Transport`; made by `open_transport`."""
 
@@ -113,6 +126,9 @@ class Libp2pTransport:
         self._book = AddressBook()
         self._dialling: dict[PeerId, trio.Lock] = {}
         self._inbound: Counter[PeerId] = Counter()
+        self._advertised: tuple[str, ...] = ()
+        self._from_listening: set[PeerId] = set()
+        self.dial_circuit: DialCircuit | None = None
         self._closing = False
         self._negotiate = swarm.common_stream_handler
         swarm.set_stream_handler(self._accept)
@@ -122,7 +138,34 @@ class Libp2pTransport:
         return self._peer
 
     def addresses(self) -> list[str]:
+        return list(dict.fromkeys([*self._advertised, *self.listening()]))
+
+    def listening(self) -> list[str]:
+        """Where we listen; a wildcard stands for the addresses of this machine's interfaces."""
         return [str(address) for listened in self._host.get_addrs() for address in _dialed_at(listened)]
+
+    def advertise(self, addresses: Sequence[str]) -> None:
+        """Where else we were proven to be reached, before the addresses that we listen on."""
+        self._advertised = tuple(addresses)
+
+    @property
+    def network(self) -> tuple[BasicHost, Swarm]:
+        """The library's own objects, for `node.reach`."""
+        return self._host, self._swarm
+
+    def from_listening(self, peer: PeerId) -> bool:
+        """Whether the connection with `peer` was dialled from our listening port."""
+        return peer in self._from_listening and self._is_connected(peer)
+
+    def source(self, target: Endpoint) -> tuple[str, int] | None:
+        """Where to dial a public endpoint from: the listening port, so that routers map it and hole punching works."""
+        if scope(target.ip) != "public":
+            return None
+        for listened in self._host.get_addrs():
+            at = endpoint(str(listened))
+            if at is not None and (":" in at.ip) == (":" in target.ip) and scope(at.ip) != "loopback":
+                return at.ip, at.port
+        return None
 
     def learn(self, peer: PeerId, addresses: Sequence[str]) -> None:
         self._book.learn(peer, addresses)
@@ -210,17 +253,68 @@ class Libp2pTransport:
                 self._dialling.pop(peer, None)
 
     async def _dial(self, peer: PeerId) -> None:
+        """Directly; where the peer is known behind relays, through one of them if that takes long or fails."""
         reasons: list[str] = []
-        for address in self._book.addresses(peer):
+        known = self._book.addresses(peer)
+        relayed = [found for address in known if (found := circuit(str(address), peer)) is not None]
+        direct = [address for address in known if circuit(str(address), peer) is None]
+        over = trio.Event()
+        async with trio.open_nursery() as nursery:
+
+            async def directly() -> None:
+                if await self._dial_directly(peer, direct, reasons):
+                    nursery.cancel_scope.cancel()
+                over.set()
+
+            nursery.start_soon(directly)
+            if relayed:
+                with trio.move_on_after(HEAD_START_S):
+                    await over.wait()
+                if await self._dial_relayed(peer, relayed, reasons):
+                    nursery.cancel_scope.cancel()
+        if not self._is_connected(peer):
+            raise Unreachable(f"{short(peer)}: {'; '.join(reasons) or 'no address known'}")
+
+    async def _dial_directly(self, peer: PeerId, addresses: Sequence[Multiaddr], reasons: list[str]) -> bool:
+        for address in addresses:
+            at = endpoint(str(address))
+            source = self.source(at) if at is not None else None
             try:
                 with trio.fail_after(DIAL_S):
-                    await self._swarm.dial_addr(address, libp2p_id(peer))
-                return
+                    await self._dial_from(peer, address, source)
+                return True
             except trio.TooSlowError:
                 reasons.append(f"{address}: no connection within {DIAL_S:g} s")
             except LOST as exc:
                 reasons.append(f"{address}: {exc.__cause__ or exc}")
-        raise Unreachable(f"{short(peer)}: {'; '.join(reasons) or 'no address known'}")
+        return False
+
+    async def _dial_from(self, peer: PeerId, address: Multiaddr, source: tuple[str, int] | None) -> None:
+        self._from_listening.discard(peer)
+        if source is not None:
+            try:
+                await self._swarm.dial_addr(address, libp2p_id(peer), source=source)
+            except LOST:
+                pass  # an earlier connection between the same two ports may linger: a fresh port has no past
+            else:
+                self._from_listening = {known for known in self._from_listening if self._is_connected(known)} | {peer}
+                return
+        await self._swarm.dial_addr(address, libp2p_id(peer))
+
+    async def _dial_relayed(self, peer: PeerId, relays: Sequence[Circuit], reasons: list[str]) -> bool:
+        for relay in relays:
+            if self.dial_circuit is None:
+                reasons.append(f"{relay.text()}: this node uses no relays")
+                continue
+            try:
+                with trio.fail_after(DIAL_S):
+                    await self.dial_circuit(peer, relay)
+                return True
+            except trio.TooSlowError:
+                reasons.append(f"{relay.text()}: no connection within {DIAL_S:g} s")
+            except TransportError as exc:
+                reasons.append(f"{relay.text()}: {exc}")
+        return False
 
     # ---- serving
 

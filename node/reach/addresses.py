@@ -1,0 +1,109 @@
+"""Transport addresses as text: taking them apart, and telling which network an IP address belongs to. Sans-IO.
+
+    direct:  /ip4/203.0.113.7/tcp/4001[/p2p/<peer>]
+    circuit: <direct address of a relay>/p2p/<relay>/p2p-circuit[/p2p/<peer>]
+
+Source: libp2p addressing specification; circuit relay v2 specification, "Introduction".
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Literal
+
+from wire.errors import Malformed
+from wire.peer import PeerId, from_text, to_text
+
+ADDRESS_CHARS_MAX = 256
+CIRCUIT = "/p2p-circuit"
+
+Scope = Literal["loopback", "private", "public", "none"]
+"""`private` is one site's own, `none` cannot be dialled."""
+
+_SHARED = (ipaddress.ip_network("100.64.0.0/10"),)
+"""Addresses that a provider's own router hands out (RFC 6598): no host elsewhere can reach them."""
+
+_PRIVATE = tuple(ipaddress.ip_network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"))
+
+
+@dataclass(frozen=True, order=True)
+class Endpoint:
+    """An IP address in its canonical spelling, and a TCP port."""
+
+    ip: str
+    port: int
+
+    def text(self) -> str:
+        """As a multiaddr, without the peer."""
+        return f"/ip{ipaddress.ip_address(self.ip).version}/{self.ip}/tcp/{self.port}"
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """A relay, where it is dialled, and nothing of the peer behind it."""
+
+    relay: PeerId
+    address: str  # direct, without the relay's peer id
+
+    def text(self) -> str:
+        """The address of whoever is behind the relay, without that peer."""
+        return f"{self.address}/p2p/{to_text(self.relay)}{CIRCUIT}"
+
+
+def endpoint(text: str) -> Endpoint | None:
+    """The endpoint that a direct address names by number; None for anything else."""
+    parts = text.split("/")
+    if len(text) > ADDRESS_CHARS_MAX or len(parts) not in (5, 7) or parts[0] or parts[3] != "tcp":
+        return None
+    if len(parts) == 7 and parts[5] != "p2p":
+        return None
+    try:
+        ip = ipaddress.ip_address(parts[2])
+    except ValueError:
+        return None
+    port = parts[4]
+    if parts[1] != f"ip{ip.version}" or "%" in parts[2] or not (port.isascii() and port.isdigit() and len(port) <= 5):
+        return None
+    return Endpoint(str(ip), int(port)) if 0 < int(port) <= 65535 else None
+
+
+def circuit(text: str, peer: PeerId) -> Circuit | None:
+    """The relay that a circuit address of `peer` leads through; None for anything else."""
+    relayed, found, rest = text.partition(CIRCUIT)
+    if not found or len(text) > ADDRESS_CHARS_MAX or rest not in ("", f"/p2p/{to_text(peer)}"):
+        return None
+    address, found, name = relayed.rpartition("/p2p/")
+    try:
+        relay = from_text(name)
+    except Malformed:
+        return None
+    if not found or relay == peer or endpoint(address) is None:
+        return None
+    return Circuit(relay, address)
+
+
+def scope(ip: str) -> Scope:
+    """Which network an IP address belongs to; the documentation ranges count as public.
+
+    Raises:
+        ValueError: not an IP address.
+    """
+    parsed = ipaddress.ip_address(ip)
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        return "none"
+    if parsed.is_loopback:
+        return "loopback"
+    if parsed.is_unspecified or parsed.is_multicast or parsed.is_link_local or parsed == _BROADCAST:
+        return "none"
+    private = any(parsed.version == net.version and parsed in net for net in (*_PRIVATE, *_SHARED))
+    return "private" if private else "public"
+
+
+_BROADCAST = ipaddress.ip_address("255.255.255.255")
+
+
+def is_public(text: str) -> bool:
+    """Whether a direct address names a public IP address."""
+    at = endpoint(text)
+    return at is not None and scope(at.ip) == "public"
