@@ -75,7 +75,11 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
     faults = Faults(log.get().bind(node=short(identity.peer)))
     async with (
         open_transport(
-            identity.ed25519_seed, listen=settings.listen, blame=faults.blame, on_bug=faults.bug
+            identity.ed25519_seed,
+            listen=settings.listen,
+            blame=faults.blame,
+            on_bug=faults.bug,
+            fast_path=settings.fast_path,
         ) as transport,
         _open_pool(settings) as pool,
         assemble(settings, identity, transport, pool, now_ms, faults=faults) as node,

@@ -31,6 +31,9 @@ class Settings(BaseSettings):
     listen: list[str] = Field(
         default=["/ip4/0.0.0.0/tcp/0"], description="Multiaddrs to listen on; port 0 takes a free one."
     )
+    fast_path: bool = Field(
+        default=True, description="Use our own Noise session and Yamux; false falls back to py-libp2p's."
+    )
     bootstrap: list[str] = Field(
         default=[], description="Multiaddrs, ending in /p2p/<peer id>, of peers to join through."
     )

@@ -5,6 +5,8 @@ Sans-IO. A length past `FRAME_BYTES_MAX` is refused when its header arrives, bef
 
 from __future__ import annotations
 
+from collections import deque
+
 from wire.errors import FrameTooLarge
 from wire.limits import FRAME_BYTES_MAX
 
@@ -51,3 +53,58 @@ class FrameReader:
             return None
         self._at = start + size
         return bytes(self._buffer[start : self._at])
+
+
+class FrameAssembler:
+    """The same as `FrameReader` for pieces that stay where they are: a frame of many pieces is joined once."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes | bytearray] = deque()
+        self._at = 0
+        self._size: int | None = None
+        self.have = 0
+
+    def feed(self, piece: bytes | bytearray) -> None:
+        """Take the next bytes of the stream; they must not change any more."""
+        if piece:
+            self._pieces.append(piece)
+            self.have += len(piece)
+
+    def next_frame(self) -> bytes | None:
+        """The next whole frame; None where more bytes are needed.
+
+        Raises:
+            FrameTooLarge: the next header announces too much; the assembler is of no further use.
+        """
+        if self._size is None:
+            if self.have < HEADER_BYTES:
+                return None
+            self._size = int.from_bytes(self._pull(HEADER_BYTES), "big")
+            if self._size > FRAME_BYTES_MAX:
+                raise FrameTooLarge(f"the peer announced {self._size} bytes; a frame has at most {FRAME_BYTES_MAX}")
+        if self.have < self._size:
+            return None
+        frame = self._pull(self._size)
+        self._size = None
+        return frame
+
+    @property
+    def missing(self) -> int:
+        """Bytes without which the next frame, as far as it is known, is not whole; 0 where no part of one is here."""
+        if self._size is not None:
+            return self._size - self.have
+        return HEADER_BYTES - self.have if self.have else 0
+
+    def _pull(self, size: int) -> bytes:
+        self.have -= size
+        parts: list[bytes] = []
+        while size:
+            piece = self._pieces[0]
+            part = piece[self._at : self._at + size]
+            size -= len(part)
+            self._at += len(part)
+            if self._at == len(piece):
+                self._pieces.popleft()
+                self._at = 0
+            parts.append(bytes(part))
+        return parts[0] if len(parts) == 1 else b"".join(parts)

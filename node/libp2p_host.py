@@ -7,9 +7,10 @@ key is the `PeerId` that the rest of the node sees.
 Hooks into py-libp2p 0.8.1, all of them in this file:
 
 - `sec_opt` with our Noise transport, which refuses keys other than Ed25519 and remembers the raw sockets, so
-  that shutting down never waits for a peer that stopped reading;
+  that shutting down never waits for a peer that stopped reading; on the fast path it hands out our own session;
 - multistream-select reads at most `NEGOTIATION_BYTES_MAX` per message, in UTF-8 (stock: any 64-bit length);
-- `MAX_WINDOW_SIZE` of Yamux (stock: 16 MiB per stream), and a buffer that enforces it;
+- Yamux is our own muxer over sessions of ours; over stock sessions it is the stock one with `MAX_WINDOW_SIZE` set
+  (16 MiB per stream otherwise) and a buffer that enforces it;
 - the automatic identify, identify push and the auto-connector are off: peers are found and dialled by us, never
   because a stranger told the library of an address;
 - `swarm_connection` logs below `libp2p` (stock: through the root logger, which configures the whole process).
@@ -19,6 +20,8 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any, cast
 
 import libp2p.network.connection.swarm_connection as swarm_connection
@@ -27,7 +30,7 @@ import libp2p.stream_muxer.muxer_multistream as muxer_multistream
 import libp2p.stream_muxer.yamux.yamux as yamux
 import trio
 from libp2p import new_swarm
-from libp2p.abc import IRawConnection, ISecureConn
+from libp2p.abc import IMuxedConn, IRawConnection, ISecureConn
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_noise_key_pair
@@ -50,11 +53,11 @@ from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
+from node.libp2p.multiselect import NEGOTIATION_BYTES_MAX
+from node.libp2p.muxer import Acceptor, Muxer
+from node.libp2p.noise_session import NoiseSession, upgrade
 from wire.errors import Malformed
 from wire.peer import PeerId, from_text, to_text
-
-NEGOTIATION_BYTES_MAX = 1024
-"""Longest multistream-select message."""
 
 WINDOW_BYTES_MAX = 1 << 20
 """Largest Yamux receive window, and so the most that one unread stream holds in memory."""
@@ -72,11 +75,13 @@ HANDSHAKE_S = 5
 """Seconds for each step of bringing up a connection or a stream."""
 
 
+@lru_cache(4096)
 def libp2p_id(peer: PeerId) -> ID:
     """The libp2p form of a peer identity."""
     return ID.from_base58(to_text(peer))
 
 
+@lru_cache(4096)
 def peer_id(identity: ID) -> PeerId:
     """Our form of a libp2p peer id.
 
@@ -87,19 +92,30 @@ def peer_id(identity: ID) -> PeerId:
 
 
 class NoiseOnly(StockNoise):
-    """Noise that accepts Ed25519 identities only and knows every socket it was given."""
+    """Noise that accepts Ed25519 identities only and knows every socket it was given.
 
-    def __init__(self, key_pair: KeyPair) -> None:
+    Args:
+        fast: hand out our own sessions, over which our own muxer runs.
+    """
+
+    acceptor: Acceptor | None = None
+    """Takes the streams that others open on the fast path; without it py-libp2p does."""
+
+    def __init__(self, key_pair: KeyPair, *, fast: bool) -> None:
         super().__init__(key_pair, noise_privkey=create_new_noise_key_pair().private_key)
         self.sockets: weakref.WeakSet[IRawConnection] = weakref.WeakSet()
+        self._fast = fast
 
     async def secure_inbound(self, conn: IRawConnection) -> ISecureConn:
         self.sockets.add(conn)
-        return await _ed25519_only(await super().secure_inbound(conn))
+        return self._session(await _ed25519_only(await super().secure_inbound(conn)))
 
     async def secure_outbound(self, conn: IRawConnection, peer_id: ID) -> ISecureConn:
         self.sockets.add(conn)
-        return await _ed25519_only(await super().secure_outbound(conn, peer_id))
+        return self._session(await _ed25519_only(await super().secure_outbound(conn, peer_id)))
+
+    def _session(self, session: ISecureConn) -> ISecureConn:
+        return upgrade(session, self.acceptor) if self._fast else session
 
 
 async def _ed25519_only(session: ISecureConn) -> ISecureConn:
@@ -133,6 +149,18 @@ class BoundedYamux(yamux.Yamux):
         self.stream_buffers = _Buffers()
 
 
+def _muxer(
+    conn: ISecureConn,
+    peer_id: ID,
+    is_initiator: bool | None = None,
+    on_close: Callable[[], Awaitable[Any]] | None = None,
+) -> IMuxedConn:
+    """Our muxer over our session, the bounded stock one over a stock session."""
+    if isinstance(conn, NoiseSession):
+        return Muxer(conn, peer_id, is_initiator, on_close)
+    return BoundedYamux(conn, peer_id, is_initiator=is_initiator, on_close=on_close)
+
+
 async def _read_negotiation(reader: Reader) -> bytes:
     """One multistream-select message, bounded, without its newline; replaces the stock `read_delim`."""
     message = await read_varint_prefixed_bytes_limited(reader, NEGOTIATION_BYTES_MAX)
@@ -148,7 +176,7 @@ async def _read_negotiation(reader: Reader) -> bytes:
 def harden() -> None:
     """Install the process-wide hooks; doing it again changes nothing."""
     cast(Any, multiselect_communicator).read_delim = _read_negotiation
-    cast(Any, muxer_multistream).Yamux = BoundedYamux  # the stock code ignores muxer_opt for Yamux
+    cast(Any, muxer_multistream).Yamux = _muxer  # the stock code ignores muxer_opt for Yamux
     yamux.MAX_WINDOW_SIZE = WINDOW_BYTES_MAX
     log = logging.getLogger("libp2p")
     if not log.handlers:
@@ -167,8 +195,11 @@ class NoAutoConnector(AutoConnector):
         """Not after a disconnect either."""
 
 
-def build_host(seed: bytes) -> tuple[BasicHost, Swarm, NoiseOnly]:
+def build_host(seed: bytes, *, fast: bool = True) -> tuple[BasicHost, Swarm, NoiseOnly]:
     """A host with the identity of a 32-byte Ed25519 seed; it listens nowhere yet.
+
+    Args:
+        fast: use our own session and muxer instead of py-libp2p's.
 
     Returns:
         the host, its swarm, and the Noise transport that knows all sockets.
@@ -176,7 +207,7 @@ def build_host(seed: bytes) -> tuple[BasicHost, Swarm, NoiseOnly]:
     assert len(seed) == 32, "an Ed25519 seed has 32 bytes"
     harden()
     key_pair = create_new_key_pair(seed)
-    noise = NoiseOnly(key_pair)
+    noise = NoiseOnly(key_pair, fast=fast)
     swarm = new_swarm(
         key_pair=key_pair,
         sec_opt={NOISE: noise},

@@ -7,6 +7,9 @@
 The peer of a channel is the Ed25519 key that its Noise handshake proved. Everything is bounded: addresses kept,
 connections, channels per peer, bytes queued per channel, seconds per step. Dialling tries each known address in
 turn and makes one connection per peer, which all channels share. Wire format: docs/spec/transport.md.
+
+On the fast path (`node.libp2p`) opening a channel waits for the answer to its protocol only the first time on a
+connection; afterwards the proposal travels with the first frame, and a refusal ends the channel.
 """
 
 from __future__ import annotations
@@ -27,9 +30,13 @@ from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
 
 from node.channel_libp2p import LOST, Libp2pChannel
+from node.libp2p.channel import MuxedChannel
+from node.libp2p.negotiating import agree, open_stream
+from node.libp2p.muxed_stream import MuxedStream
+from node.libp2p.muxer import Muxer
 from node.libp2p_host import NoiseOnly, build_host, libp2p_id, peer_id
 from node.reach.addresses import Circuit, Endpoint, circuit, endpoint, scope
-from wire.errors import LocalError, TransportError, Unreachable
+from wire.errors import LocalError, Malformed, TransportError, Unreachable
 from wire.identity import Identity
 from wire.limits import ADDRESSES_PER_PEER_MAX, CHANNELS_PER_PEER_MAX
 from wire.peer import PeerId, short, to_text
@@ -103,7 +110,7 @@ class _Opening:
     def __init__(self) -> None:
         self.done = trio.Event()
         self.channel: Libp2pChannel | None = None
-        self.error: TransportError = Unreachable("the transport is closing")
+        self.error: TransportError | None = Unreachable("the transport is closing")
         self.abandoned = False
 
 
@@ -129,6 +136,7 @@ class Libp2pTransport:
         self._advertised: tuple[str, ...] = ()
         self._from_listening: set[PeerId] = set()
         self.dial_circuit: DialCircuit | None = None
+        self._handlers: dict[str, Handler] = {}
         self._closing = False
         self._negotiate = swarm.common_stream_handler
         swarm.set_stream_handler(self._accept)
@@ -185,6 +193,49 @@ class Libp2pTransport:
             raise Unreachable("the transport is closed")
         if peer == self._peer:
             raise Unreachable("a node opens no channel to itself")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        for _ in range(2):
+            if not self._is_connected(peer):
+                await self._connect_aside(peer)
+            muxer = self._muxer(peer)
+            if muxer is None:
+                return await self._open_stock(peer, protocol)
+            try:
+                return MuxedChannel(peer, await open_stream(muxer, peer, protocol))
+            except LOST as exc:
+                # the connection died under us: it may have been stale, so dial once more
+                lost: Exception = exc
+                await self._drop(peer)
+        raise Unreachable(f"connection with {short(peer)} lost: {lost}") from lost
+
+    def _muxer(self, peer: PeerId) -> Muxer | None:
+        """Our own muxer on a connection that stands; None where the muxer is py-libp2p's."""
+        for connection in self._swarm.get_connections(libp2p_id(peer)):
+            muxer = cast(Any, connection).muxed_conn
+            if isinstance(muxer, Muxer) and not muxer.event_shutting_down.is_set():
+                return muxer
+        return None
+
+    async def _connect_aside(self, peer: PeerId) -> None:
+        """Dial in a task of ours, so that a cancelled caller never leaves half a handshake behind."""
+        opening = _Opening()
+
+        async def dial() -> None:
+            try:
+                await self._connect(peer)
+            except TransportError as exc:
+                opening.error = exc
+            else:
+                opening.error = None
+            finally:
+                opening.done.set()
+
+        self._nursery.start_soon(dial)
+        await opening.done.wait()
+        if opening.error is not None:
+            raise opening.error
+
+    async def _open_stock(self, peer: PeerId, protocol: str) -> Channel:
         opening = _Opening()
         self._nursery.start_soon(self._run_outbound, peer, protocol, opening)
         try:
@@ -195,6 +246,7 @@ class Libp2pTransport:
                 await opening.channel.abort()
             raise
         if opening.channel is None:
+            assert opening.error is not None, "an opening ends with a channel or an error"
             raise opening.error
         return opening.channel
 
@@ -322,12 +374,54 @@ class Libp2pTransport:
         async def accept(stream: INetStream) -> None:
             await self._serve_stream(handler, stream)
 
+        self._handlers[protocol] = handler
         self._host.set_stream_handler(TProtocol(protocol), accept)
+
+    def accept_stream(self, stream: MuxedStream) -> bool:
+        """Take a stream that a peer opened on our own muxer; called by its reader, so they count as they came."""
+        peer = peer_id(stream.conn.peer_id)
+        if self._closing or self._inbound[peer] >= CHANNELS_PER_PEER_MAX:
+            stream.abort("too many channels")
+        else:
+            self._inbound[peer] += 1
+            self._nursery.start_soon(self._serve_muxed, peer, stream)
+        return True
+
+    async def _serve_muxed(self, peer: PeerId, stream: MuxedStream) -> None:
+        served = self._host.multiselect.handlers
+        try:
+            protocol = await agree(stream, cast(Any, served))
+            handler = self._handlers.get(protocol)
+            if handler is None:
+                stream.negotiated = protocol
+                stream.conn.leave(stream)
+                return
+            channel = MuxedChannel(peer, stream)
+            try:
+                await run_handler(handler, channel, blame=self._blame, on_bug=self._on_bug)
+            finally:
+                await channel.aclose()
+        except (Malformed, *LOST, trio.TooSlowError) as exc:
+            stream.abort(f"negotiation: {exc}")
+        finally:
+            self._done_with(peer)
+
+    def _done_with(self, peer: PeerId) -> None:
+        self._inbound[peer] -= 1
+        if not self._inbound[peer]:
+            del self._inbound[peer]
 
     async def _accept(self, stream: INetStream) -> None:
         """Negotiate a stream; whatever a peer sends here, an error may end this stream only, never the host."""
+        protocol = getattr(cast(Any, stream).muxed_stream, "negotiated", None)
         try:
-            await self._negotiate(stream)
+            if protocol is None:
+                await self._negotiate(stream)
+            else:
+                stream.set_protocol(protocol)
+                handler = self._host.multiselect.handlers[protocol]
+                assert handler is not None, "a protocol that was agreed on has a handler"
+                await handler(stream)
         except (*LOST, ValueError):
             await stream.reset()
 
@@ -350,9 +444,7 @@ class Libp2pTransport:
                 finally:
                     await channel.aclose()
         finally:
-            self._inbound[channel.peer] -= 1
-            if not self._inbound[channel.peer]:
-                del self._inbound[channel.peer]
+            self._done_with(channel.peer)
             done.set()
 
     # ---- closing
@@ -379,6 +471,7 @@ async def open_transport(
     listen: Sequence[str] = ("/ip4/127.0.0.1/tcp/0",),
     blame: Blame,
     on_bug: Bug | None = None,
+    fast_path: bool = True,
 ) -> AsyncIterator[Libp2pTransport]:
     """A running transport; leaving the scope closes every connection and ends every handler within a second.
 
@@ -387,13 +480,16 @@ async def open_transport(
         listen: multiaddrs to listen on; port 0 picks a free one, an empty list only dials.
         blame: told of every peer whose frames made a handler raise `RemoteError` or `Malformed`.
         on_bug: told of any other exception of a handler; without it such an exception ends the transport.
+        fast_path: our own Noise session, Yamux and negotiation instead of py-libp2p's; the bytes on the wire agree.
 
     Raises:
         LocalError: an address cannot be listened on.
     """
-    host, swarm, noise = build_host(identity if isinstance(identity, bytes) else identity.ed25519_seed)
+    seed = identity if isinstance(identity, bytes) else identity.ed25519_seed
+    host, swarm, noise = build_host(seed, fast=fast_path)
     async with host.run([]), trio.open_nursery() as nursery:
         transport = Libp2pTransport(host, swarm, nursery, blame=blame, on_bug=on_bug)
+        noise.acceptor = transport.accept_stream
         try:
             for address in listen:
                 if not await swarm.listen(Multiaddr(address)):

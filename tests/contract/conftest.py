@@ -1,6 +1,7 @@
-"""Two fillings of the Transport seam, one fixture: each contract test runs on both.
+"""The fillings of the Transport seam, one fixture: each contract test runs on all of them.
 
-`libp2p` runs on loopback under the real clock, `sim` under a virtual clock that jumps.
+`libp2p` (our own fast path) and `stock` (py-libp2p's session and muxer) run on loopback under the real clock, `sim`
+under a virtual clock that jumps; in `mixed` a dialler on the fast path meets a stock listener.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Pair:
     bugs: list[Exception] = field(default_factory=list)
 
 
-@pytest.fixture(params=["sim", "libp2p"])
+@pytest.fixture(params=["sim", "libp2p", "stock", "mixed"])
 def filling(request: pytest.FixtureRequest) -> str:
     """Which filling of the seam a test runs on."""
     return str(request.param)
@@ -69,8 +70,8 @@ async def pair(filling: str) -> AsyncIterator[Pair]:
         return
     blamed: list[RemoteError] = []
     async with (
-        open_transport(b"a" * 32, listen=[], blame=blamed.append) as alice,
-        open_transport(b"b" * 32, blame=blamed.append, on_bug=bugs.append) as bob,
+        open_transport(b"a" * 32, listen=[], blame=blamed.append, fast_path=filling != "stock") as alice,
+        open_transport(b"b" * 32, blame=blamed.append, on_bug=bugs.append, fast_path=filling == "libp2p") as bob,
     ):
         alice.learn(bob.peer, bob.addresses())
         yield Pair(alice, bob, blamed, bugs)

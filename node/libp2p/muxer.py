@@ -1,0 +1,275 @@
+"""Yamux over a Noise session, in trio: a reader, a writer and a clock around `node.libp2p.yamux`.
+
+Invariants: the reader never waits for a send; whoever queues frames tries one non-blocking write and leaves the rest
+to the writer, so nothing here can be cancelled between two bytes; a stream waits for data, or for room to write, on
+an event of its own. Within one turn of the scheduler the first write goes out at once and all others together.
+It takes the place of py-libp2p's Yamux and of its streams, and has what that library calls on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import trio
+from libp2p.abc import IMuxedConn
+from libp2p.connection_types import ConnectionType
+from libp2p.exceptions import BaseLibp2pError
+from libp2p.peer.id import ID
+from libp2p.stream_muxer.exceptions import MuxedConnUnavailable
+from multiaddr import Multiaddr
+
+from node.libp2p.muxed_stream import MuxedStream
+from node.libp2p.noise_session import NoiseSession
+from node.libp2p.yamux import YamuxConnection
+from node.libp2p.yamux_frames import NORMAL, PROTOCOL_ERROR, YamuxViolation
+from node.libp2p.yamux_state import STREAMS_IN_MAX, Ended, GoneAway, Opened, Readable, Stream, Writable
+from wire.errors import Malformed
+
+TICK_S = 5.0
+"""How often a connection looks at the clock."""
+
+LOST = (BaseLibp2pError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, OSError)
+"""What ends a connection without anybody's fault."""
+
+
+Acceptor = Callable[[MuxedStream], bool]
+"""Takes a stream that the other side opened; false leaves it to py-libp2p."""
+
+
+class Muxer(IMuxedConn):
+    """One connection; `start` runs for as long as it stands."""
+
+    def __init__(
+        self,
+        secured_conn: NoiseSession,
+        peer_id: ID,
+        is_initiator: bool | None = None,
+        on_close: Callable[[], Awaitable[Any]] | None = None,
+    ) -> None:
+        self.secured_conn = secured_conn
+        self.peer_id = peer_id
+        self.on_close = on_close
+        self._initiator = secured_conn.is_initiator if is_initiator is None else is_initiator
+        self.core = YamuxConnection(initiator=self._initiator, now=trio.current_time())
+        self.lost: str | None = None
+        self.confirmed: set[str] = set()
+        self.event_started, self.event_shutting_down, self.event_closed = trio.Event(), trio.Event(), trio.Event()
+        self._streams: dict[int, MuxedStream] = {}
+        self._acceptor = cast("Acceptor | None", secured_conn.acceptor)
+        self._accepted, self._accepting = trio.open_memory_channel[MuxedStream](STREAMS_IN_MAX)
+        self._work = trio.Event()
+        self._flushed = False
+
+    # ---- opening and sending, without waiting
+
+    def open_now(self) -> MuxedStream:
+        """A new stream, opened with what is sent next.
+
+        Raises:
+            MuxedConnUnavailable: not on this connection.
+        """
+        if self.lost is not None:
+            raise MuxedConnUnavailable(self.lost)
+        try:
+            stream = MuxedStream(self, self.core.open())
+        except YamuxViolation as exc:
+            raise MuxedConnUnavailable(str(exc)) from exc
+        self._streams[stream.stream_id] = stream
+        self._tidy()
+        return stream
+
+    def _tidy(self) -> None:
+        """Forget streams that the core has finished with."""
+        if len(self._streams) > 2 * len(self.core.streams) + 8:
+            self._streams = {number: s for number, s in self._streams.items() if number in self.core.streams}
+
+    def flush(self) -> None:
+        """Send now if nothing was sent in this turn, else with the writer's next batch."""
+        if not self._flushed and self.secured_conn.unsent is None and self.lost is None:
+            self._flushed = True
+            self._send_batch()
+        self.flush_later()
+
+    def flush_later(self) -> None:
+        """Let the writer send what is queued."""
+        self._work.set()
+
+    def _send_batch(self) -> None:
+        pieces, ready = self.core.batch()
+        try:
+            if pieces:
+                self.secured_conn.send_now(b"".join(pieces))
+        except (OSError, Malformed) as exc:
+            self._lose(f"the connection was lost: {exc}")
+        for state in ready:
+            self._wake(state, writers=True)
+
+    def _wake(self, state: Stream, *, writers: bool) -> None:
+        stream = self._streams.get(state.id)
+        if stream is not None:
+            if writers:
+                stream.wake_writer()
+            else:
+                stream.wake()
+
+    # ---- the tasks
+
+    async def start(self) -> None:
+        """Run until the connection ends."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write_on)
+                nursery.start_soon(self._look_at_the_clock)
+                self.event_started.set()
+                await self._read_on()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._lose("the connection ended")
+            with trio.CancelScope(shield=True):
+                await self._shut_socket()
+
+    async def _read_on(self) -> None:
+        try:
+            while self.lost is None:
+                chunk = await self.secured_conn.receive()
+                for event in self.core.receive(chunk, trio.current_time()):
+                    self._on_event(event)
+                if self.core.has_output:
+                    self.flush()
+        except Malformed as exc:
+            self._give_up(str(exc), PROTOCOL_ERROR)
+        except LOST as exc:
+            self._lose(f"the connection was lost: {exc}")
+
+    def _on_event(self, event: object) -> None:
+        match event:
+            case Readable(state):
+                stream = self._streams.get(state.id)
+                if stream is not None:
+                    stream.wake_reader()
+            case Writable(state):
+                self._wake(state, writers=True)
+            case Ended(state):
+                self._wake(state, writers=False)
+            case Opened(state):
+                self._on_opened(MuxedStream(self, state))
+            case GoneAway():
+                self.event_shutting_down.set()
+                if not self.core.streams:
+                    self._lose("the peer went away")
+
+    def _on_opened(self, stream: MuxedStream) -> None:
+        self._streams[stream.stream_id] = stream
+        self._tidy()
+        if self._acceptor is None or not self._acceptor(stream):
+            self.leave(stream)
+
+    def leave(self, stream: MuxedStream) -> None:
+        """Give a stream to py-libp2p."""
+        try:
+            self._accepted.send_nowait(stream)
+        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+            stream.abort("nobody accepts streams here")
+
+    async def _write_on(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work = trio.Event()
+            self._flushed = False
+            try:
+                while self.lost is None and (self.secured_conn.unsent is not None or self.core.has_output):
+                    if self.secured_conn.unsent is None:
+                        self._send_batch()
+                        continue
+                    await self.secured_conn.drain()
+            except LOST as exc:
+                self._lose(f"the connection takes no more: {exc}")
+                await self._shut_socket()
+                return
+
+    async def _look_at_the_clock(self) -> None:
+        try:
+            while self.lost is None:
+                await trio.sleep(TICK_S)
+                for event in self.core.tick(trio.current_time()):
+                    self._on_event(event)
+                if self.core.has_output:
+                    self.flush()
+        except YamuxViolation as exc:
+            self._give_up(str(exc), NORMAL)
+            await self._shut_socket()
+
+    # ---- the end
+
+    def _give_up(self, reason: str, code: int) -> None:
+        """Say goodbye if the socket takes it at once."""
+        if self.lost is None and self.secured_conn.unsent is None:
+            self.core.go_away(code)
+            self._send_batch()
+        self._lose(reason)
+
+    def _lose(self, reason: str) -> None:
+        if self.lost is not None:
+            return
+        self.lost = reason
+        self.event_shutting_down.set()
+        for stream in list(self._streams.values()):
+            stream.wake()
+        self._accepted.close()
+
+    async def _shut_socket(self) -> None:
+        try:
+            await self.secured_conn.close()
+        except LOST:
+            return
+
+    async def close(self) -> None:
+        """Go away: what was queued goes out if the socket takes it at once."""
+        self._give_up("closed here", NORMAL)
+        await self._shut_socket()
+        if not self.event_closed.is_set():
+            self.event_closed.set()
+            if self.on_close is not None:
+                await self.on_close()
+
+    # ---- what py-libp2p expects of a connection
+
+    @property
+    def is_initiator(self) -> bool:
+        return self._initiator
+
+    @property
+    def is_established(self) -> bool:
+        return self.event_started.is_set() and self.lost is None
+
+    @property
+    def is_closed(self) -> bool:
+        return self.event_closed.is_set()
+
+    async def open_stream(self) -> MuxedStream:
+        """A new stream."""
+        await trio.lowlevel.checkpoint()
+        stream = self.open_now()
+        self.flush_later()
+        return stream
+
+    async def accept_stream(self) -> MuxedStream:
+        """The next stream that nobody else accepted.
+
+        Raises:
+            MuxedConnUnavailable: the connection ended.
+        """
+        try:
+            return await self._accepting.receive()
+        except trio.EndOfChannel:
+            raise MuxedConnUnavailable(self.lost or "closed") from None
+
+    def get_transport_addresses(self) -> list[Multiaddr]:
+        return self.secured_conn.get_transport_addresses()
+
+    def get_connection_type(self) -> ConnectionType:
+        return self.secured_conn.get_connection_type()
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        return self.secured_conn.get_remote_address()

@@ -1,0 +1,166 @@
+"""A py-libp2p secure session that moves many Noise messages per system call.
+
+Wraps the session that py-libp2p's Noise XX handshake made: same keys, same peer, own reading and writing. Reading
+takes up to 256 KiB from the socket and opens every message in it; writing seals a batch and hands it to the kernel at
+once, without waiting: what the kernel does not take stays in `unsent` for `drain`. The two halves never wait for each
+other. A stream of messages that does not authenticate ends the session (`NoiseViolation`).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, cast
+
+import trio
+from libp2p.abc import ISecureConn
+from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.security.secure_session import SecureSession
+
+from node.libp2p.noise_frames import NoiseOpener, NoiseSealer, NoiseViolation
+
+READ_BYTES_MIN, READ_BYTES_MAX = 16 << 10, 256 << 10
+"""Bytes asked of the socket at once: more after a full read, fewer after a small one."""
+
+STALL_S = 20.0
+"""Seconds after which a socket that takes no bytes is given up."""
+
+WRITEV_MAX = 512
+
+
+class NoiseSession(SecureSession):
+    """See the module; made by `upgrade`."""
+
+    def __init__(self, inner: SecureSession, acceptor: Any) -> None:
+        super().__init__(
+            local_peer=inner.local_peer,
+            local_private_key=inner.local_private_key,
+            remote_peer=inner.remote_peer,
+            remote_permanent_pubkey=inner.remote_permanent_pubkey,
+            is_initiator=inner.is_initiator,
+            conn=inner.conn,
+        )
+        noise = cast(Any, inner.conn).noise_state.noise_protocol
+        sending, receiving = noise.cipher_state_encrypt, noise.cipher_state_decrypt
+        self._sealer = NoiseSealer(sending.k, sending.n)
+        self._opener = NoiseOpener(receiving.k, receiving.n)
+        self._raw = cast(Any, inner.conn).read_writer.read_write_closer
+        tcp = getattr(getattr(self._raw, "stream", None), "stream", None)
+        self._socket = tcp if isinstance(tcp, trio.SocketStream) else None
+        self._plain = b""
+        self._read_bytes = READ_BYTES_MIN
+        self.acceptor = acceptor
+        self.unsent: memoryview | None = None
+
+    @property
+    def held(self) -> int:
+        """Bytes of the other side that are kept here."""
+        return self._opener.held + len(self._plain)
+
+    async def receive(self) -> bytes:
+        """Some plaintext, never empty.
+
+        Raises:
+            ConnectionClosedError: the other side, or we, closed.
+            NoiseViolation: the other side did not seal what came.
+        """
+        if self._plain:
+            plain, self._plain = self._plain, b""
+            return plain
+        while True:
+            chunk = await self._receive_sealed()
+            if not chunk:
+                raise ConnectionClosedError("the connection was closed")
+            if len(chunk) == self._read_bytes:
+                self._read_bytes = min(4 * len(chunk), READ_BYTES_MAX)
+            elif 16 * len(chunk) < self._read_bytes:
+                self._read_bytes = max(self._read_bytes // 4, READ_BYTES_MIN)
+            plain = self._opener.open(chunk)
+            if plain:
+                return plain
+
+    async def _receive_sealed(self) -> bytes:
+        if self._socket is None:
+            return bytes(await self._raw.read(READ_BYTES_MAX))
+        try:
+            return bytes(await self._socket.receive_some(self._read_bytes))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise ConnectionClosedError(f"the connection was lost: {exc}") from exc
+
+    def send_now(self, plain: bytes) -> bool:
+        """Seal and hand to the kernel what it takes now; whether that was all. The rest waits for `drain`.
+
+        Raises:
+            NoiseViolation: all nonces are used.
+            OSError: the connection is gone.
+        """
+        assert self.unsent is None, "what is left of the last batch goes first"
+        pieces = self._sealer.seal(plain)
+        sent = 0
+        if self._socket is not None and len(pieces) <= WRITEV_MAX:
+            try:
+                sent = os.writev(self._socket.socket.fileno(), pieces)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+        if sent == sum(map(len, pieces)):
+            return True
+        self.unsent = memoryview(b"".join(pieces))[sent:]
+        return False
+
+    async def drain(self) -> None:
+        """Wait until the kernel has taken everything.
+
+        Raises:
+            trio.TooSlowError: it took nothing for `STALL_S`.
+            OSError, trio.ClosedResourceError, ConnectionClosedError: the connection is gone.
+        """
+        while self.unsent is not None:
+            with trio.fail_after(STALL_S):
+                if self._socket is None:
+                    await self._raw.write(bytes(self.unsent))
+                    self.unsent = None
+                    return
+                await trio.lowlevel.wait_writable(cast(Any, self._socket.socket))
+            try:
+                sent = os.write(self._socket.socket.fileno(), self.unsent)
+            except (BlockingIOError, InterruptedError):
+                continue
+            self.unsent = self.unsent[sent:] if sent < len(self.unsent) else None
+
+    # ---- what py-libp2p calls while it negotiates the muxer, and the stock muxer afterwards
+
+    async def read(self, n: int | None = None) -> bytes:
+        """`n` bytes, or some if `n` is None."""
+        if n == 0:
+            return b""
+        pieces, have = [self._plain], len(self._plain)
+        self._plain = b""
+        while have < (n or 1):
+            try:
+                pieces.append(await self.receive())
+            except NoiseViolation as exc:
+                raise ConnectionClosedError(str(exc)) from exc
+            have += len(pieces[-1])
+        plain = b"".join(pieces)
+        if n is not None:
+            plain, self._plain = plain[:n], plain[n:]
+        return plain
+
+    async def write(self, data: bytes) -> None:
+        """Send all of `data`."""
+        try:
+            if not self.send_now(data):
+                await self.drain()
+        except (OSError, NoiseViolation, trio.ClosedResourceError, trio.TooSlowError) as exc:
+            raise ConnectionClosedError(f"the connection was lost: {exc}") from exc
+
+    async def close(self) -> None:
+        await self._raw.close()
+
+
+def upgrade(session: ISecureConn, acceptor: Any = None) -> ISecureConn:
+    """The fast session in place of the one that a Noise handshake made.
+
+    Args:
+        acceptor: takes the streams that the other side opens (`node.libp2p.muxer.Acceptor`).
+    """
+    return NoiseSession(session, acceptor) if isinstance(session, SecureSession) else session
