@@ -31,9 +31,9 @@ from multiaddr.exceptions import Error as MultiaddrError
 
 from node.channel_libp2p import LOST, Libp2pChannel
 from node.libp2p.channel import MuxedChannel
-from node.libp2p.negotiating import agree, open_stream
 from node.libp2p.muxed_stream import MuxedStream
 from node.libp2p.muxer import Muxer
+from node.libp2p.negotiating import agree, open_stream
 from node.libp2p_host import NoiseOnly, build_host, libp2p_id, peer_id
 from node.reach.addresses import Circuit, Endpoint, circuit, endpoint, scope
 from wire.errors import LocalError, Malformed, TransportError, Unreachable
