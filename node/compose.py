@@ -211,6 +211,7 @@ def _open_pool(settings: Settings) -> AbstractAsyncContextManager[Pool]:
         workers=settings.worker_processes,
         threads=settings.worker_threads,
         idle_s=settings.worker_idle_s,
+        variant=settings.worker_backend,
         cheat=settings.cheat or None,
     )
 

@@ -67,6 +67,10 @@ class Settings(BaseSettings):
     worker_slots: int = Field(default=2, ge=1, le=64, description="Jobs and audits in progress at once.")
     worker_processes: int = Field(default=1, ge=1, le=64, description="Processes that run models.")
     worker_threads: int = Field(default=1, ge=1, le=256, description="Threads per model process.")
+    worker_backend: Literal["default", "torch", "torch-cuda"] = Field(
+        default="default",
+        description="What computes models: ONNX Runtime and NumPy, or torch (extra `gpu`) on the processor or a GPU.",
+    )
     worker_idle_s: float = Field(default=30.0, gt=0, description="Seconds after which an idle model process ends.")
     jobs_queued_max: int = Field(default=64, ge=1, description="Own open jobs before new ones are refused.")
     discovery_s: float = Field(default=5.0, gt=0, description="Seconds to look for enough providers before giving up.")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from wire.errors import Busy, Malformed
+from wire.errors import Busy, LocalError, Malformed
 from wire.job import Expected, JobSpec, Output, Trace
 from wire.tensor import Tensor
 from workloads import catalog, inputs, pipe, variants
@@ -323,13 +323,14 @@ async def open_pool(
         workers: children at most; each runs one call at a time.
         threads: within one operator of one child.
         idle_s: seconds without work after which a child ends.
-        variant: one of `workloads.variants.variants`.
+        variant: one that `workloads.variants.find` knows.
         cheat: makes the workers cheat (`workloads.cheats.CHEATS`): only to test the network's defences.
 
     Raises:
-        LocalError: unknown variant.
+        LocalError: unknown variant, or one that this machine cannot compute.
     """
     chosen = variants.find(variant)
+    await _check_usable(chosen)
     command = [sys.executable, "-m", "workloads", "--variant", variant, "--threads", str(threads)]
     if cheat is not None:
         command += ["--cheat", cheat]
@@ -342,3 +343,13 @@ async def open_pool(
         finally:
             await pool.aclose()
             nursery.cancel_scope.cancel()
+
+
+async def _check_usable(variant: variants.Variant) -> None:
+    code = variants.probe(variant)
+    if not code:
+        return
+    tried = await trio.run_process([sys.executable, "-c", code], check=False, capture_stderr=True)
+    if tried.returncode:
+        why = tried.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise LocalError(f"{variant.name} does not work here (extra `gpu`): {why}")

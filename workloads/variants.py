@@ -99,6 +99,14 @@ def environment(variant: Variant, threads: int) -> dict[str, str]:
     return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, count), **silent, **variant.environment}
 
 
+def probe(variant: Variant) -> str:
+    """Python code whose process fails where this variant cannot compute; empty if the core install is enough."""
+    libraries = {variant.tolerant, variant.exact}
+    if libraries & {"cuda", "cuda-tf32"}:
+        return "import torch; assert torch.cuda.is_available(), 'torch finds no CUDA device here'"
+    return "import torch" if "torch" in libraries else ""
+
+
 def make_executor(variant: str = "default", *, threads: int = 1, cheat: str | None = None) -> Executor:
     """An executor in this process.
 

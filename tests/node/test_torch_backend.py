@@ -10,6 +10,7 @@ from node.detection_inputs import jobs
 from wire.errors import LocalError
 from wire.job import JobSpec, Kind, Lane, VerdictWord
 from workloads.executor import Executor, never
+from workloads.service import open_pool
 from workloads.variants import UNSEEN, find, make_executor, variants
 
 torch = pytest.importorskip("torch", reason="torch is no part of the test environment")
@@ -55,3 +56,10 @@ def test_without_a_gpu_its_backends_say_so() -> None:
 def test_no_calibration_runs_torch() -> None:
     assert not UNSEEN.keys() & set(variants)
     assert find("torch").tolerant == "torch"
+
+
+async def test_a_pool_computes_with_torch() -> None:
+    (spec,) = jobs("embed.text", "exact", range(1))
+    async with open_pool(variant="torch") as pool:
+        output, _ = await pool.run(spec, lambda _: None)
+    assert output == done(make_executor(), spec).output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -195,3 +196,11 @@ def test_the_parent_loads_neither_numpy_nor_onnxruntime() -> None:
         "assert not {'numpy', 'onnxruntime', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="torch is installed here")
+@pytest.mark.parametrize("variant", ["torch", "torch-cuda"])
+async def test_a_backend_that_is_not_installed_is_refused_at_once(variant: str) -> None:
+    with pytest.raises(LocalError, match=rf"{variant} does not work here.*No module named 'torch'"):
+        async with open_pool(variant=variant):
+            pass
