@@ -8,6 +8,7 @@ QuorateError
 ├── TransportError        nobody's fault: the connection
 │   ├── Unreachable       could not be opened
 │   ├── ChannelClosed     ended under us
+│   ├── Expired           no answer within the deadline
 │   └── FrameTooLarge     a frame past the agreed limit
 └── Busy                  refused politely; carries the seconds after which to retry
 """
@@ -58,6 +59,10 @@ class Unreachable(TransportError):
 
 class ChannelClosed(TransportError):
     """The channel ended, here or there."""
+
+
+class Expired(TransportError):
+    """A call was not answered within its deadline; whether it was carried out is not known."""
 
 
 class FrameTooLarge(TransportError):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from wire.errors import Busy, Malformed, RemoteError, TransportError
+from wire.errors import Busy, Malformed, QuorateError, RemoteError, TransportError
 from wire.transport import Channel, Handler
 
 Blame = Callable[[RemoteError], None]
@@ -33,6 +33,27 @@ async def run_handler(handler: Handler, channel: Channel, *, blame: Blame, on_bu
             raise
         for exc in _leaves(group):
             on_bug(exc)
+
+
+async def failure_of(run: Callable[[], Awaitable[None]], on_bug: Bug | None) -> Exception | None:
+    """Run a handler of one request among many; the first error that ended it, if any.
+
+    Args:
+        run: may raise; errors inside exception groups are looked at one by one.
+        on_bug: told of each error that is no `QuorateError`; without it they are raised.
+    """
+    found: list[Exception] = []
+    try:
+        await run()
+    except* QuorateError as group:
+        found.extend(_leaves(group))
+    except* Exception as group:  # as above: one request ends with it, not the node
+        if on_bug is None:
+            raise
+        for exc in _leaves(group):
+            on_bug(exc)
+            found.append(exc)
+    return found[0] if found else None
 
 
 def _leaves(group: BaseExceptionGroup[Any]) -> list[Exception]:

@@ -11,6 +11,7 @@ from random import Random
 
 import tests.fuzz.decoders
 import tests.fuzz.judging  # registers its targets
+import tests.fuzz.rpc
 from tests.fuzz.targets import TARGETS, Target, remembering
 
 CHUNK = 5_000

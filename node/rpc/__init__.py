@@ -1,0 +1,1 @@
+"""Calls over any transport: trio around the cores of `wire.rpc` (docs/spec/rpc.md)."""

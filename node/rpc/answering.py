@@ -1,0 +1,210 @@
+"""Requests of one peer over one channel, each in a task of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import trio
+
+from node.rpc.pump import Pump
+from node.rpc.streams import RpcStream
+from wire.errors import Busy, ChannelClosed, LocalError, Malformed, RemoteError, TransportError
+from wire.peer import PeerId
+from wire.rpc import packet
+from wire.rpc.frames import Refusal
+from wire.rpc.inbox import Message
+from wire.rpc.packet import Buffer, Packet
+from wire.rpc.seam import Method
+from wire.rpc.server import Arrived, Asked, Broke, Closed, Event, Opened, Server, Stopped
+from wire.serving import Blame, Bug, failure_of
+from wire.transport import Channel
+
+ENDED = ChannelClosed("the request is over")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A method and what answers it: one of the two handlers."""
+
+    method: Method[Any, Any]
+    unary: Callable[[PeerId, Packet[Any]], Awaitable[Packet[Any]]] | None
+    stream: Callable[[Any], Awaitable[None]] | None
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """What the caller is told of a handler's error; of a bug, only that there was one."""
+    if isinstance(error, Busy):
+        return Refusal("busy", str(error), max(1, round(error.retry_s * 1000)))
+    if isinstance(error, RemoteError):
+        return Refusal("refused", error.reason)
+    if isinstance(error, LocalError | Malformed):
+        return Refusal("refused", str(error))
+    return Refusal("failed", str(error) if isinstance(error, TransportError) else "the handler failed")
+
+
+class _BadRequest(RemoteError):
+    """The request itself does not decode."""
+
+
+class Answering:
+    """One channel that a peer opened to call us."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        served: Mapping[str, Served],
+        unary: Mapping[str, bool],
+        blame: Blame,
+        on_bug: Bug | None,
+    ) -> None:
+        self._channel = channel
+        self._peer = channel.peer
+        self._served = served
+        self._blame = blame
+        self._on_bug = on_bug
+        self._core = Server(unary)
+        self._pump = Pump(self._core, self._next_batch, self._written, self._due)
+        self._scopes: dict[int, trio.CancelScope] = {}
+        self._streams: dict[int, RpcStream[Any, Any]] = {}
+        self._nursery: trio.Nursery
+
+    @property
+    def core(self) -> Server:
+        """The state, for those who look."""
+        return self._core
+
+    async def run(self) -> None:
+        """Answer until the channel ends.
+
+        Raises:
+            Malformed, TransportError: how it ended.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._pump.watch)
+                nursery.start_soon(self._pump.write, self._channel)
+                while True:
+                    batch = await self._channel.receive()
+                    self._handle(self._core.receive(batch, trio.current_time()))
+        finally:
+            self._core.lost()
+
+    def _next_batch(self) -> bytes | None:
+        batch, events = self._core.next_batch()
+        if events:
+            self._handle(events)
+        return batch
+
+    def _written(self) -> None:
+        for stream in self._streams.values():
+            stream.sent()
+
+    def _due(self) -> float:
+        self._handle(self._core.expire(trio.current_time()))
+        return float("inf")
+
+    # ---- events
+
+    def _handle(self, events: Sequence[Event]) -> None:
+        for event in events:
+            match event:
+                case Asked():
+                    self._nursery.start_soon(self._run, event.id, partial(self._answer, event))
+                case Opened():
+                    self._open(event)
+                case Arrived():
+                    if (stream := self._streams.get(event.id)) is not None:
+                        stream.arrived(event.message, last=event.last)
+                case Closed():
+                    if (stream := self._streams.get(event.id)) is not None:
+                        stream.closed()
+                case Stopped():
+                    self._stop(event.id)
+                case Broke():
+                    self._blame(RemoteError(self._peer, f"broke the call protocol: {event.reason}"))
+        self._pump.wake()
+
+    def _open(self, event: Opened) -> None:
+        served = self._served[event.name]
+        method, handler = served.method, served.stream
+        assert handler is not None, "the core knows which methods stream"
+        stream: RpcStream[Any, Any] = RpcStream(self, self._peer, event.id, method.request, zipping=method.compress)
+        self._streams[event.id] = stream
+        self._nursery.start_soon(self._run, event.id, partial(self._stream, handler, stream))
+
+    def _stop(self, number: int) -> None:
+        scope = self._scopes.get(number)
+        if scope is not None:
+            scope.cancel()
+        stream = self._streams.get(number)
+        if stream is not None:
+            stream.fail(ENDED)
+
+    # ---- handlers
+
+    async def _run(self, number: int, run: Callable[[], Awaitable[None]]) -> None:
+        """One handler, in its task."""
+        with trio.CancelScope() as scope:
+            self._scopes[number] = scope
+            try:
+                if not self._core.answers(number):
+                    return
+                error = await failure_of(run, self._on_bug)
+                if error is not None:
+                    self._refuse(number, error)
+            finally:
+                del self._scopes[number]
+                self._streams.pop(number, None)
+                self._core.done(number)
+                self._pump.wake()
+
+    def _refuse(self, number: int, error: Exception) -> None:
+        if isinstance(error, RemoteError) and error.penalty > 0:
+            self._blame(error)
+        refusal = refusal_of(error)
+        if isinstance(error, _BadRequest):
+            refusal = refusal._replace(code="malformed")
+        self._core.refuse(number, refusal)
+
+    async def _answer(self, asked: Asked) -> None:
+        served = self._served[asked.name]
+        assert served.unary is not None, "the core knows which methods stream"
+        answer = await served.unary(self._peer, self._decode(served.method, asked.message))
+        parts = packet.encode(answer.body, answer.tensors)
+        self._core.post(asked.id, parts, last=True, zipping=served.method.compress)
+
+    def _decode(self, method: Method[Any, Any], message: Message) -> Packet[Any]:
+        try:
+            return packet.decode(method.request, message)
+        except Malformed as exc:
+            raise _BadRequest(self._peer, f"malformed request: {exc}") from exc
+
+    async def _stream(self, handler: Callable[[Any], Awaitable[None]], stream: RpcStream[Any, Any]) -> None:
+        await handler(stream)
+        stream.finish()
+
+    # ---- `node.rpc.streams.Side`
+
+    def put(self, number: int, parts: Sequence[Buffer], *, last: bool, zipping: bool) -> None:
+        """Queue a message of a stream."""
+        if not self._core.post(number, parts, last=last, zipping=zipping):
+            raise Busy(1.0, "the caller does not take what it asked for")
+        self._pump.wake()
+
+    def finish(self, number: int) -> None:
+        """Queue the end of our side of a stream."""
+        self._core.finish(number)
+        self._pump.wake()
+
+    def taken(self, number: int) -> None:
+        """A message of a stream was taken."""
+        self._core.taken(number)
+        self._pump.wake()
+
+    def queued_bytes(self, number: int) -> int:
+        """What waits to be sent of a stream."""
+        return self._core.queued_bytes(number)

@@ -1,0 +1,147 @@
+"""All calls of a node, to any peer and from any peer.
+
+    async with open_rpc(transport, blame=blame) as rpc:
+        rpc.serve(DOUBLE, double)
+        answer = await rpc.call(peer, DOUBLE, Ask(21), timeout_s=3.0)
+
+One channel per peer for the calls we make, opened when it is needed and again when it was lost, and one for those it
+makes; calls that are under way when a channel ends fail with it, for nobody knows whether they were carried out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar
+
+import trio
+
+from node.rpc.answering import Answering, Served
+from node.rpc.calling import Link
+from wire.codec import Wire
+from wire.errors import LocalError, Malformed, RemoteError
+from wire.peer import PeerId
+from wire.rpc import packet
+from wire.rpc.frames import DEADLINE_MS_MAX, NAME_BYTES_MAX
+from wire.rpc.packet import Packet
+from wire.rpc.seam import PROTOCOL, Method, Stream
+from wire.serving import Blame, Bug
+from wire.transport import Channel, Transport
+
+Q = TypeVar("Q", bound=Wire)
+R = TypeVar("R", bound=Wire)
+
+
+class RpcNode:
+    """See `wire.rpc.seam.Rpc`; made by `open_rpc`."""
+
+    def __init__(self, transport: Transport, nursery: trio.Nursery, *, blame: Blame, on_bug: Bug | None) -> None:
+        self._transport = transport
+        self._nursery = nursery
+        self._blame = blame
+        self._on_bug = on_bug
+        self._links: dict[PeerId, Link] = {}
+        self._served: dict[str, Served] = {}
+        self._unary: dict[str, bool] = {}
+        self._answering: dict[PeerId, tuple[Answering, trio.CancelScope, trio.Event]] = {}
+        transport.serve(PROTOCOL, self._serve)
+
+    # ---- calling
+
+    async def call(self, peer: PeerId, method: Method[Q, R], request: Q, *, timeout_s: float) -> R:
+        """See `wire.rpc.seam.Rpc.call`."""
+        return (await self.exchange(peer, method, Packet(request), timeout_s=timeout_s)).body
+
+    async def exchange(self, peer: PeerId, method: Method[Q, R], packet_: Packet[Q], *, timeout_s: float) -> Packet[R]:
+        """See `wire.rpc.seam.Rpc.exchange`."""
+        parts = packet.encode(packet_.body, packet_.tensors)
+        link = self._link(peer, timeout_s)
+        message = await link.exchange(method.name.encode(), parts, zipping=method.compress, timeout_s=timeout_s)
+        try:
+            return packet.decode(method.answer, message)
+        except Malformed as exc:
+            raise RemoteError(peer, f"undecodable answer: {exc}") from exc
+
+    def stream(
+        self, peer: PeerId, method: Method[Q, R], *, timeout_s: float
+    ) -> AbstractAsyncContextManager[Stream[Q, R]]:
+        """See `wire.rpc.seam.Rpc.stream`."""
+        return self._link(peer, timeout_s).stream(method, timeout_s=timeout_s)
+
+    def _link(self, peer: PeerId, timeout_s: float) -> Link:
+        if not 0 < timeout_s <= DEADLINE_MS_MAX / 1000:
+            raise LocalError(f"a call within {timeout_s} s")
+        link = self._links.get(peer)
+        if link is None or not link.alive:
+            link = self._links[peer] = Link(self._transport, peer, self._blame)
+            self._nursery.start_soon(self._run_link, peer, link)
+        return link
+
+    async def _run_link(self, peer: PeerId, link: Link) -> None:
+        try:
+            await link.run()
+        finally:
+            if self._links.get(peer) is link:
+                del self._links[peer]
+
+    def under_way(self) -> tuple[int, int]:
+        """Calls that we make and requests that we answer, at this moment."""
+        made = sum(len(link.core) for link in self._links.values())
+        return made, sum(len(answering.core) for answering, _, _ in self._answering.values())
+
+    # ---- answering
+
+    def serve(self, method: Method[Q, R], handle: Callable[[PeerId, Q], Awaitable[R]]) -> None:
+        """See `wire.rpc.seam.Rpc.serve`."""
+
+        async def with_packets(peer: PeerId, request: Packet[Any]) -> Packet[Any]:
+            if request.tensors:
+                raise RemoteError(peer, f"tensors beside a request of {method.name}")
+            return Packet(await handle(peer, request.body))
+
+        self._register(Served(method, with_packets, None))
+
+    def serve_packets(self, method: Method[Q, R], handle: Callable[[PeerId, Packet[Q]], Awaitable[Packet[R]]]) -> None:
+        """See `wire.rpc.seam.Rpc.serve_packets`."""
+        self._register(Served(method, handle, None))
+
+    def serve_stream(self, method: Method[Q, R], handle: Callable[[Stream[R, Q]], Awaitable[None]]) -> None:
+        """See `wire.rpc.seam.Rpc.serve_stream`."""
+        self._register(Served(method, None, handle))
+
+    def _register(self, served: Served) -> None:
+        name = served.method.name
+        assert 0 < len(name.encode()) <= NAME_BYTES_MAX, "a method has a short name"
+        self._served[name] = served
+        self._unary[name] = served.unary is not None
+
+    async def _serve(self, channel: Channel) -> None:
+        """A peer calls on one channel at a time: a newer one takes the place of the older."""
+        peer = channel.peer
+        while (older := self._answering.get(peer)) is not None:
+            older[1].cancel()
+            await older[2].wait()
+        answering = Answering(channel, self._served, self._unary, self._blame, self._on_bug)
+        over = trio.Event()
+        with trio.CancelScope() as scope:
+            self._answering[peer] = (answering, scope, over)
+            try:
+                await answering.run()
+            finally:
+                del self._answering[peer]
+                over.set()
+
+
+@asynccontextmanager
+async def open_rpc(transport: Transport, *, blame: Blame, on_bug: Bug | None = None) -> AsyncIterator[RpcNode]:
+    """Calls over a transport that is up; leaving the scope ends those that are under way.
+
+    Args:
+        transport: any filling of the seam.
+        blame: told of every peer that broke a rule.
+        on_bug: told of errors of handlers that are nobody else's fault; without it they end the channel's handler,
+            and what then happens is the transport's choice.
+    """
+    async with trio.open_nursery() as nursery:
+        yield RpcNode(transport, nursery, blame=blame, on_bug=on_bug)
+        nursery.cancel_scope.cancel()
