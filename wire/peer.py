@@ -23,6 +23,23 @@ def to_text(peer: PeerId) -> str:
     return base58.b58encode(_PREFIX + peer).decode()
 
 
+def to_multihash(peer: PeerId) -> bytes:
+    """The libp2p peer id, as the 38 bytes that its text encodes."""
+    assert len(peer) == 32, "an Ed25519 public key has 32 bytes"
+    return _PREFIX + peer
+
+
+def from_multihash(raw: bytes) -> PeerId:
+    """The key inside the bytes of a libp2p peer id.
+
+    Raises:
+        Malformed: not the peer id of an Ed25519 key.
+    """
+    if len(raw) != 38 or not raw.startswith(_PREFIX):
+        raise Malformed("not the peer id of an Ed25519 key")
+    return PeerId(raw[6:])
+
+
 def from_text(text: str) -> PeerId:
     """The key inside a libp2p peer id.
 

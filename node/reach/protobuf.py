@@ -57,15 +57,15 @@ def encode(fields: Iterable[tuple[int, Value]]) -> bytes:
     return bytes(raw)
 
 
-def decode(raw: bytes) -> dict[int, list[Value]]:
-    """The values of each field, in the order in which they came.
+def decode(raw: bytes, *, fields_max: int = FIELDS_MAX) -> dict[int, list[Value]]:
+    """The values of each of at most `fields_max` fields, in the order in which they came.
 
     Raises:
         Malformed: not such a message.
     """
     fields: dict[int, list[Value]] = {}
     for count, (number, value) in enumerate(_fields(raw)):
-        if count >= FIELDS_MAX:
+        if count >= fields_max:
             raise Malformed("too many fields")
         fields.setdefault(number, []).append(value)
     return fields
@@ -88,6 +88,8 @@ def _fields(raw: bytes) -> Iterator[tuple[int, Value]]:
 
 
 def _varint(raw: bytes, at: int) -> tuple[int, int]:
+    if at < len(raw) and raw[at] < 0x80:  # nearly all of them
+        return raw[at], at + 1
     found = decode_varint(raw, at)
     if found is None:
         raise Malformed("a number is cut off")
@@ -114,7 +116,9 @@ def strings(fields: dict[int, list[Value]], field: int) -> list[bytes]:
     Raises:
         Malformed: one is a number.
     """
-    values = fields.get(field, [])
+    values = fields.get(field)
+    if not values:
+        return []
     found = [value for value in values if isinstance(value, bytes)]
     if len(found) != len(values):
         raise Malformed(f"field {field} does not hold bytes")

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 import tests.fuzz.decoders
-import tests.fuzz.judging  # registers its targets
+import tests.fuzz.judging
+import tests.fuzz.protobufs  # registers its targets
 import tests.fuzz.rpc
 from tests.fuzz.targets import TARGETS, Target, remembering
 
