@@ -1,7 +1,12 @@
-"""Requests of one peer over one channel, each in a task of its own."""
+"""Requests of one peer over one channel, handled side by side.
+
+Tasks are kept for the next requests: starting one costs as much as a small answer. A task that takes a request calls
+the next task first, so that a handler that waits holds up nobody; one that does not is over before that task runs.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +26,14 @@ from wire.rpc.seam import Method
 from wire.rpc.server import Arrived, Asked, Broke, Closed, Event, Opened, Server, Stopped
 from wire.serving import Blame, Bug, failure_of
 from wire.transport import Channel
+
+IDLE_MAX = 64
+"""Tasks that wait for the next request of a channel."""
+
+JOBS_IN_A_ROW = 16
+"""After so many requests a task lets others run."""
+
+Run = Callable[[], Awaitable[None]]
 
 ENDED = ChannelClosed("the request is over")
 
@@ -70,6 +83,9 @@ class Answering:
         self._scopes: dict[int, trio.CancelScope] = {}
         self._streams: dict[int, RpcStream[Any, Any]] = {}
         self._nursery: trio.Nursery
+        self._jobs: deque[tuple[int, Run]] = deque()
+        self._idle = trio.lowlevel.ParkingLot()
+        self._called = False
 
     @property
     def core(self) -> Server:
@@ -113,7 +129,7 @@ class Answering:
         for event in events:
             match event:
                 case Asked():
-                    self._nursery.start_soon(self._run, event.id, partial(self._answer, event))
+                    self._begin(event.id, partial(self._answer, event))
                 case Opened():
                     self._open(event)
                 case Arrived():
@@ -134,7 +150,7 @@ class Answering:
         assert handler is not None, "the core knows which methods stream"
         stream: RpcStream[Any, Any] = RpcStream(self, self._peer, event.id, method.request, zipping=method.compress)
         self._streams[event.id] = stream
-        self._nursery.start_soon(self._run, event.id, partial(self._stream, handler, stream))
+        self._begin(event.id, partial(self._stream, handler, stream))
 
     def _stop(self, number: int) -> None:
         scope = self._scopes.get(number)
@@ -146,21 +162,56 @@ class Answering:
 
     # ---- handlers
 
-    async def _run(self, number: int, run: Callable[[], Awaitable[None]]) -> None:
-        """One handler, in its task."""
-        with trio.CancelScope() as scope:
-            self._scopes[number] = scope
-            try:
-                if not self._core.answers(number):
-                    return
-                error = await failure_of(run, self._on_bug)
-                if error is not None:
-                    self._refuse(number, error)
-            finally:
-                del self._scopes[number]
-                self._streams.pop(number, None)
-                self._core.done(number)
-                self._pump.wake()
+    def _begin(self, number: int, run: Run) -> None:
+        """Run a handler soon, in a task that waits for one, or else in another."""
+        self._jobs.append((number, run))
+        self._call()
+
+    def _call(self) -> None:
+        """Have one more task look for jobs; until it does, no other is called."""
+        if self._called:
+            return
+        self._called = True
+        if self._idle:
+            self._idle.unpark()
+        else:
+            self._nursery.start_soon(self._work)
+
+    async def _work(self) -> None:
+        """Run one job after the other; a scope that was cancelled is used no more."""
+        self._called = False
+        jobs = 0
+        while True:
+            with trio.CancelScope() as scope:
+                while not scope.cancel_called:
+                    if not self._jobs:
+                        if len(self._idle) >= IDLE_MAX:
+                            return
+                        await self._idle.park()
+                        self._called = False
+                        continue
+                    number, run = self._jobs.popleft()
+                    if self._jobs:
+                        self._call()
+                    await self._run(number, run, scope)
+                    jobs += 1
+                    if jobs % JOBS_IN_A_ROW == 0:
+                        await trio.lowlevel.checkpoint()
+
+    async def _run(self, number: int, run: Run, scope: trio.CancelScope) -> None:
+        """One handler."""
+        self._scopes[number] = scope
+        try:
+            if not self._core.answers(number):
+                return
+            error = await failure_of(run, self._on_bug)
+            if error is not None:
+                self._refuse(number, error)
+        finally:
+            del self._scopes[number]
+            self._streams.pop(number, None)
+            self._core.done(number)
+            self._pump.wake()
 
     def _refuse(self, number: int, error: Exception) -> None:
         if isinstance(error, RemoteError) and error.penalty > 0:

@@ -34,7 +34,7 @@ class _Message:
     __slots__ = ("at", "cost", "is_close", "last", "parts", "size", "zipping")
 
     def __init__(self, parts: Sequence[Buffer] | None, *, last: bool, zipping: bool) -> None:
-        self.parts = deque(memoryview(part) for part in parts or () if len(part))
+        self.parts: Sequence[Buffer] = parts or ()
         self.size = sum(map(len, self.parts))
         self.is_close = parts is None
         self.cost = 0 if self.is_close else cost(self.size)
@@ -42,19 +42,22 @@ class _Message:
         self.at = 0
         self.zipping = zipping and self.size >= ZIP_BYTES_MIN
 
-    def chunk(self) -> list[memoryview]:
+    def chunk(self) -> Sequence[Buffer]:
         """The next `CHUNK_BYTES` or what is left."""
-        taken: list[memoryview] = []
+        if self.size <= CHUNK_BYTES:
+            return self.parts
+        left = deque(self.parts)
+        taken: list[Buffer] = []
         room = CHUNK_BYTES
-        while room and self.parts:
-            part = self.parts[0]
-            if len(part) <= room:
-                taken.append(self.parts.popleft())
-                room -= len(part)
-            else:
-                taken.append(part[:room])
-                self.parts[0] = part[room:]
-                room = 0
+        while room and left:
+            part = left.popleft()
+            if len(part) > room:
+                part = memoryview(part)
+                left.appendleft(part[room:])
+                part = part[:room]
+            taken.append(part)
+            room -= len(part)
+        self.parts = left
         return taken
 
 
@@ -262,15 +265,15 @@ class Outbox:
             parts.append(frames.close(sending.id))
             self._sent(sending, message)
             return frames.HEAD_BYTES
-        chunk: list[memoryview] = message.chunk()
-        size = length = sum(map(len, chunk))
+        chunk = message.chunk()
+        size = length = min(message.size - message.at, CHUNK_BYTES)
         flags = 0
         if message.zipping:
             packed = frames.deflate(chunk[0] if len(chunk) == 1 else b"".join(chunk))
             if packed is None:
                 message.zipping = False  # what begins incompressible mostly stays so
             else:
-                chunk, length, flags = [memoryview(packed)], len(packed), ZIPPED
+                chunk, length, flags = [packed], len(packed), ZIPPED
         if message.at == 0:
             parts.append(frames.begin_head(flags | (LAST if message.last else 0), sending.id, message.size, length))
         else:

@@ -186,9 +186,12 @@ class Server:
         elif not last:
             self._break(frame.id, Refusal("malformed", "one message only"), events)
         else:
-            request.message = message
-            self._deferred[frame.id] = None
-            self._start(events)
+            if not self._deferred and self._outbox.held_bytes <= ANSWERS_SOFT_BYTES:
+                request.running = True
+                events.append(Asked(frame.id, request.name, message))
+            else:
+                request.message = message
+                self._deferred[frame.id] = None
 
     def _close(self, request: _Request, frame: Frame, events: list[Event]) -> None:
         self._inbox.close(request.receiving)
@@ -225,7 +228,10 @@ class Server:
     def _sweep(self, events: list[Event]) -> None:
         """Forget requests whose last message has been sent."""
         for number in self._outbox.finished:
-            self._stop(number, events)
+            request = self._requests.pop(number)
+            if request.running:
+                self._stopping += 1
+                events.append(Stopped(number))
         self._outbox.finished.clear()
 
     # ---- of the handlers
