@@ -30,6 +30,7 @@ from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
 
 from node.channel_libp2p import LOST, Libp2pChannel
+from node.libp2p.admission import Admission
 from node.libp2p.channel import MuxedChannel
 from node.libp2p.muxed_stream import MuxedStream
 from node.libp2p.muxer import Muxer
@@ -133,6 +134,7 @@ class Libp2pTransport:
         self._book = AddressBook()
         self._dialling: dict[PeerId, trio.Lock] = {}
         self._inbound: Counter[PeerId] = Counter()
+        self._admission = Admission()
         self._advertised: tuple[str, ...] = ()
         self._from_listening: set[PeerId] = set()
         self.dial_circuit: DialCircuit | None = None
@@ -380,17 +382,15 @@ class Libp2pTransport:
     def accept_stream(self, stream: MuxedStream) -> bool:
         """Take a stream that a peer opened on our own muxer; called by its reader, so they count as they came."""
         peer = peer_id(stream.conn.peer_id)
-        if self._closing or self._inbound[peer] >= CHANNELS_PER_PEER_MAX:
+        if self._closing or not self._admission.admit(peer, stream):
             stream.abort("too many channels")
         else:
-            self._inbound[peer] += 1
             self._nursery.start_soon(self._serve_muxed, peer, stream)
         return True
 
     async def _serve_muxed(self, peer: PeerId, stream: MuxedStream) -> None:
-        served = self._host.multiselect.handlers
         try:
-            protocol = await agree(stream, cast(Any, served))
+            protocol = await agree(stream, cast(Any, self._host.multiselect.handlers))
             handler = self._handlers.get(protocol)
             if handler is None:
                 stream.negotiated = protocol
@@ -404,12 +404,7 @@ class Libp2pTransport:
         except (Malformed, *LOST, trio.TooSlowError) as exc:
             stream.abort(f"negotiation: {exc}")
         finally:
-            self._done_with(peer)
-
-    def _done_with(self, peer: PeerId) -> None:
-        self._inbound[peer] -= 1
-        if not self._inbound[peer]:
-            del self._inbound[peer]
+            self._admission.done(peer, stream)
 
     async def _accept(self, stream: INetStream) -> None:
         """Negotiate a stream; whatever a peer sends here, an error may end this stream only, never the host."""
@@ -444,7 +439,9 @@ class Libp2pTransport:
                 finally:
                     await channel.aclose()
         finally:
-            self._done_with(channel.peer)
+            self._inbound[channel.peer] -= 1
+            if not self._inbound[channel.peer]:
+                del self._inbound[channel.peer]
             done.set()
 
     # ---- closing

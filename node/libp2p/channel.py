@@ -87,7 +87,7 @@ class MuxedChannel:
                 while at < len(part):
                     self._check_writable()
                     # a header alone leaves with what follows it
-                    taken = self._stream.offer(part[at:] if at else part, later=part is not parts[-1])
+                    taken = self._stream.offer(part[at:] if at else part, later=part is not parts[-1], begun=begun)
                     if taken:
                         begun = True
                         at += taken

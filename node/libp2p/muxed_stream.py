@@ -78,9 +78,9 @@ class MuxedStream(IMuxedStream):
         if self.conn.core.has_output:
             self.conn.flush_later()
 
-    def offer(self, data: memoryview, *, later: bool = False) -> int:
+    def offer(self, data: memoryview, *, later: bool = False, begun: bool = False) -> int:
         """Send the start of `data`; returns how much was taken, 0 where `room` is to be waited for."""
-        taken = self.conn.core.write(self.state, data)
+        taken = self.conn.core.write(self.state, data, begun=begun)
         if later:
             self.conn.flush_later()
         elif taken:

@@ -19,14 +19,13 @@ Source: github.com/hashicorp/yamux, spec.md.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 
 from node.libp2p.yamux_frames import (
     ACK,
     DATA,
     FIN,
     GO_AWAY,
-    INITIAL_WINDOW_BYTES,
     PING,
     RST,
     SYN,
@@ -38,7 +37,6 @@ from node.libp2p.yamux_frames import (
 from node.libp2p.yamux_state import (
     CONTROL_BYTES_MAX,
     FRAME_BYTES,
-    GROWTH_BYTES_MAX,
     HELD_BYTES_MAX,
     IDLE_S,
     KEEPALIVE_S,
@@ -48,9 +46,9 @@ from node.libp2p.yamux_state import (
     QUANTUM_BYTES,
     QUEUE_BYTES_MAX,
     SMALL_BYTES,
+    STREAMS_IN_ALL_MAX,
     STREAMS_IN_MAX,
     STREAMS_OUT_MAX,
-    WINDOW_BYTES,
     Ended,
     Event,
     Figures,
@@ -61,6 +59,7 @@ from node.libp2p.yamux_state import (
     Stream,
     Writable,
 )
+from node.libp2p.yamux_windows import Windows
 
 
 class YamuxConnection:
@@ -71,18 +70,17 @@ class YamuxConnection:
         self._next_id = 1 if initiator else 2
         self.streams: dict[int, Stream] = {}
         self.figures = Figures()
-        self.held = self.growth = self.queued = 0
+        self.held = self.queued = 0
         self.gone_away: int | None = None
-        self._ours = self._theirs = 0
+        self._ours = self._theirs = self._unfinished = 0
         self._parser = FrameParser()
         self._current: Stream | None = None
         self._last_flags = self._left = 0
         self._control: list[bytes] = []
         self._control_bytes = 0
         self._ring: deque[Stream] = deque()
-        self._waiting: dict[int, Stream] = {}
-        self._starved: dict[int, Stream] = {}
-        self._token: Stream | None = None
+        self._waiting: OrderedDict[int, Stream] = OrderedDict()
+        self._windows = Windows(lambda stream, size: self._send_control(WINDOW_UPDATE, 0, stream.id, size))
         self._pings, self._pings_at = float(PING_BURST), now
         self._heard = self._used = now
         self._asked: float | None = None
@@ -104,18 +102,24 @@ class YamuxConnection:
         self._add(stream, SYN)
         return stream
 
-    def write(self, stream: Stream, data: memoryview) -> int:
-        """Queue the start of `data`; returns how many bytes were taken. After 0, wait for `Writable`."""
+    def write(self, stream: Stream, data: memoryview, *, begun: bool = False) -> int:
+        """Queue the start of `data`; returns how many bytes were taken. After 0, wait for `Writable`.
+
+        Args:
+            begun: what came before belongs to the same message; it is finished before others begin, so that the
+                other side need not hold parts of many.
+        """
         if stream.sent_all or stream.closing or stream.ended is not None:
             return 0
         room = QUEUE_BYTES_MAX - self.queued
-        if not stream.queued and room < SMALL_BYTES:
+        if not stream.queued and room < SMALL_BYTES and room > SMALL_BYTES - QUEUE_BYTES_MAX:
             room = SMALL_BYTES
         size = min(len(data), stream.send_window, room, FRAME_BYTES - stream.queued)
         if size <= 0:
-            stream.blocked = True
+            stream.blocked, stream.wants = True, len(data)
             if stream.send_window > 0:
                 self._waiting[stream.id] = stream
+                self._waiting.move_to_end(stream.id, last=not begun)
             return 0
         stream.send_window -= size
         stream.out.append(data[:size])
@@ -126,9 +130,14 @@ class YamuxConnection:
 
     def close_write(self, stream: Stream) -> None:
         """No more from us; the other side hears of it after everything that was queued."""
-        if not (stream.closing or stream.sent_all or stream.ended is not None):
+        if stream.closing or stream.sent_all or stream.ended is not None:
+            return
+        if stream.queued:
             stream.closing = True
-            self._to_ring(stream)
+        else:  # at once, so that it is heard of before a stream that is opened next
+            stream.sent_all = True
+            self._send_control(WINDOW_UPDATE, FIN, stream.id, 0)
+            self._remove_if_done(stream)
 
     def discard(self, stream: Stream, until: float) -> None:
         """Drop what the other side still sends; reset the stream if it has not finished at `until`."""
@@ -136,8 +145,6 @@ class YamuxConnection:
             return
         stream.discarding, stream.linger_until = True, until
         self._forget_unread(stream)
-        self._credit(stream)
-        self._feed_starved()
         self._remove_if_done(stream)
 
     def reset(self, stream: Stream, reason: str) -> None:
@@ -153,40 +160,22 @@ class YamuxConnection:
         self.held -= PIECE_BYTES * len(chunks)
         stream.taken += stream.buffered
         stream.buffered = 0
-        self._credit(stream)
+        self._windows.credit(stream)
         return chunks
 
     def use(self, stream: Stream, size: int) -> None:
         """So many taken bytes are no longer held."""
-        if stream.ended is not None:
+        if self.streams.get(stream.id) is not stream:
             return
         size = min(size, stream.taken)
         stream.taken -= size
         self.held -= size
-        self._weigh(stream)
-        if stream is self._token:
-            self._token = None
-        stream.needs = 0
-        self._credit(stream)
-        self._feed_starved()
+        self._windows.used(stream)
         self._remove_if_done(stream)
 
     def need(self, stream: Stream, size: int) -> None:
-        """The reader can use nothing of what it took before `size` more bytes arrive: let them come.
-
-        Where the connection's bounds do not allow it, one stream at a time gets exactly what it needs.
-        """
-        short = size - stream.recv_window - stream.buffered
-        if short <= 0 or stream.received_all or stream.ended is not None:
-            return
-        stream.needs = size
-        free = INITIAL_WINDOW_BYTES - stream.recv_window - stream.buffered - stream.taken
-        if short > max(free, 0) + max(GROWTH_BYTES_MAX - self.growth, 0):
-            if self._token is not None and self._token is not stream:
-                self._starved[stream.id] = stream
-                return
-            self._token = stream
-        self._grant(stream, short)
+        """The reader can use nothing of what it took before `size` more bytes arrive."""
+        self._windows.need(stream, size)
 
     def ping(self, value: int) -> None:
         """Ask whether the other side lives."""
@@ -268,12 +257,13 @@ class YamuxConnection:
             raise YamuxViolation(f"stream {number} cannot be opened by the other side")
         if flags & ACK:
             raise YamuxViolation("SYN and ACK at once")
-        if self._theirs >= STREAMS_IN_MAX:
+        if self._unfinished >= STREAMS_IN_MAX or self._theirs >= STREAMS_IN_ALL_MAX:
             self.figures.streams_refused += 1
             self._send_control(WINDOW_UPDATE, RST, number, 0)
             return None
         stream = Stream(number, False)
         self._theirs += 1
+        self._unfinished += 1
         self._add(stream, ACK)
         events.append(Opened(stream))
         return stream
@@ -296,7 +286,7 @@ class YamuxConnection:
         if stream is not None and stream.ended is None:
             stream.recv_window -= size
             if stream.discarding:
-                self._credit(stream)
+                self._windows.credit(stream)
             else:
                 self._keep(stream, piece)
                 events.append(Readable(stream))
@@ -327,7 +317,7 @@ class YamuxConnection:
             self._end(stream, "the peer reset the stream")
             events.append(Ended(stream))
             return
-        stream.received_all = True
+        self._finished(stream)
         events.append(Readable(stream))
         self._remove_if_done(stream)
 
@@ -346,70 +336,33 @@ class YamuxConnection:
         self.reset(worst, "too much unread data on this connection")
         events.append(Ended(worst))
 
-    # ---- windows
-
-    def _weigh(self, stream: Stream) -> None:
-        if self.streams.get(stream.id) is not stream:
-            return
-        grown = max(0, stream.recv_window + stream.buffered + stream.taken - INITIAL_WINDOW_BYTES)
-        self.growth += grown - stream.grown
-        stream.grown = grown
-
-    def _credit(self, stream: Stream) -> None:
-        """Give window back once half of it is due, as far as the connection's bounds allow."""
-        due = WINDOW_BYTES - stream.recv_window - stream.buffered
-        if due < WINDOW_BYTES // 2 or stream.received_all or stream.ended is not None:
-            return
-        free = INITIAL_WINDOW_BYTES - (stream.recv_window + stream.buffered + stream.taken)
-        grant = min(due, max(free, 0) + max(GROWTH_BYTES_MAX - self.growth, 0))
-        if grant < QUANTUM_BYTES:
-            self._starved[stream.id] = stream
-        else:
-            self._grant(stream, grant)
-
-    def _grant(self, stream: Stream, size: int) -> None:
-        self._starved.pop(stream.id, None)
-        stream.recv_window += size
-        self._weigh(stream)
-        self._send_control(WINDOW_UPDATE, 0, stream.id, size)
-
-    def _feed_starved(self) -> None:
-        """Those that need bytes first, as far as there is room or nobody holds the token."""
-        for stream in sorted(self._starved.values(), key=lambda stream: not stream.needs):
-            if GROWTH_BYTES_MAX - self.growth < QUANTUM_BYTES and (self._token is not None or not stream.needs):
-                return
-            self._starved.pop(stream.id, None)
-            if stream.needs:
-                self.need(stream, stream.needs)
-            else:
-                self._credit(stream)
-
     # ---- the set of streams
 
     def _add(self, stream: Stream, flag: int) -> None:
         self._opened_any = True
         self.streams[stream.id] = stream
-        growth = WINDOW_BYTES - INITIAL_WINDOW_BYTES if self.growth < GROWTH_BYTES_MAX // 2 else 0
-        stream.recv_window += growth
-        self._weigh(stream)
-        self._send_control(WINDOW_UPDATE, flag, stream.id, growth)
+        self._send_control(WINDOW_UPDATE, flag, stream.id, self._windows.first(stream))
 
     def _end(self, stream: Stream, reason: str) -> None:
-        stream.ended = reason
-        stream.sent_all = stream.received_all = True
+        stream.ended, stream.sent_all = reason, True
+        self._finished(stream)
         self.queued -= stream.queued
         stream.queued = 0
         stream.out.clear()
         self._forget_unread(stream)
         self._remove(stream)
 
+    def _finished(self, stream: Stream) -> None:
+        """The other side sends no more on it."""
+        if not stream.received_all:
+            stream.received_all = True
+            self._unfinished -= not stream.ours
+
     def _forget_unread(self, stream: Stream) -> None:
         self.held -= stream.held
         stream.chunks.clear()
         stream.buffered = stream.taken = 0
-        self._weigh(stream)
-        if self._token is stream:
-            self._token = None
+        self._windows.used(stream)
 
     def _remove_if_done(self, stream: Stream) -> None:
         if stream.sent_all and stream.received_all and not stream.held:
@@ -422,13 +375,8 @@ class YamuxConnection:
             self._ours -= 1
         else:
             self._theirs -= 1
-        self.growth -= stream.grown
-        stream.grown = 0
         self._waiting.pop(stream.id, None)
-        self._starved.pop(stream.id, None)
-        if self._token is stream:
-            self._token = None
-        self._feed_starved()
+        self._windows.forget(stream)
 
     # ---- sending
 
@@ -440,6 +388,11 @@ class YamuxConnection:
         if not stream.ringed:
             stream.ringed = True
             self._ring.append(stream)
+
+    @property
+    def growth(self) -> int:
+        """What our windows exceed their first 256 KiB by, all together."""
+        return self._windows.growth
 
     @property
     def has_output(self) -> bool:
@@ -486,10 +439,12 @@ class YamuxConnection:
             size -= len(piece)
 
     def _writable(self) -> list[Stream]:
-        if not self._waiting or self.queued > QUEUE_BYTES_MAX // 2:
-            return []
-        ready = list(self._waiting.values())
-        self._waiting.clear()
-        for stream in ready:
+        """Those that wait, in their order, as many as there is room for."""
+        ready: list[Stream] = []
+        room = QUEUE_BYTES_MAX - self.queued
+        while self._waiting and room > QUEUE_BYTES_MAX // 2 - FRAME_BYTES // 2:
+            _, stream = self._waiting.popitem(last=False)
             stream.blocked = False
+            room -= min(stream.wants, FRAME_BYTES)
+            ready.append(stream)
         return ready

@@ -25,16 +25,19 @@ QUEUE_BYTES_MAX = 512 << 10
 """Bytes of all streams waiting to be sent, beyond which a stream that has bytes there waits."""
 
 SMALL_BYTES = 16 << 10
-"""What a stream with nothing waiting may queue in any case."""
+"""What a stream with nothing waiting may queue beyond that, as long as all of it stays below twice as much."""
 
 GROWTH_BYTES_MAX = 3 << 20
 """What the windows of all streams together may exceed their first 256 KiB by."""
 
-HELD_BYTES_MAX = 14 << 20
+HELD_BYTES_MAX = 29 << 19
 """Unread bytes of a connection, beyond which the stream that holds most is reset."""
 
-STREAMS_IN_MAX = CHANNELS_PER_PEER_MAX + 16
-"""Streams that the other side may have open: its channels, and some for identify, ping and the like."""
+STREAMS_IN_MAX = CHANNELS_PER_PEER_MAX + 8
+"""Streams that the other side may keep open: its channels, and some for identify, ping and the like."""
+
+STREAMS_IN_ALL_MAX = 4 * STREAMS_IN_MAX
+"""With those that it has finished and we have not: a quick caller closes before our handler is done."""
 
 STREAMS_OUT_MAX = 256
 CONTROL_BYTES_MAX = 64 << 10
@@ -74,6 +77,7 @@ class Stream:
         "send_window",
         "sent_all",
         "taken",
+        "wants",
     )
 
     def __init__(self, number: int, ours: bool) -> None:
@@ -84,7 +88,7 @@ class Stream:
         self.buffered = self.taken = self.grown = 0
         self.out: deque[memoryview] = deque()
         self.queued = 0
-        self.needs = 0
+        self.needs = self.wants = 0
         self.blocked = self.ringed = self.closing = self.discarding = False
         self.sent_all = self.received_all = False
         self.linger_until: float | None = None

@@ -43,6 +43,7 @@ from node.libp2p.yamux_state import (
     Writable,
 )
 from tests.node.cutting import cuts
+from wire.limits import CHANNELS_PER_PEER_MAX
 
 
 def data(stream: int, payload: bytes, flags: int = 0) -> bytes:
@@ -173,7 +174,7 @@ def test_all_streams_together_hold_no_more_than_the_connection_may() -> None:
 def test_long_frames_on_many_streams_all_complete() -> None:
     """Windows stop growing when the connection is full, and one stream at a time goes on: no deadlock, no reset."""
     there = listener()
-    streams = [opened(there, 2 * n + 1) for n in range(36)]
+    streams = [opened(there, 2 * n + 1) for n in range(32)]
     left = dict.fromkeys(streams, WINDOW_BYTES)
     got = dict.fromkeys(streams, 0)
     for _ in range(600):
@@ -225,6 +226,14 @@ def test_a_flood_of_streams_is_refused_one_by_one() -> None:
     assert there.receive(data(number, b"early", SYN), 0.0) == []
     assert sent(there) == [(WINDOW_UPDATE, RST, number, 0)]
     assert (there.figures.streams_refused, len(there.streams), there.held) == (1, STREAMS_IN_MAX, 0)
+
+
+def test_a_stream_that_the_peer_has_finished_makes_room_for_another_up_to_a_point() -> None:
+    there = listener()
+    for n in range(yamux_state.STREAMS_IN_ALL_MAX + 10):
+        there.receive(frame_header(WINDOW_UPDATE, SYN | FIN, 2 * n + 1, 0), 0.0)
+    assert len(there.streams) == yamux_state.STREAMS_IN_ALL_MAX
+    assert there.figures.streams_refused == 10
 
 
 def test_who_floods_and_does_not_read_the_refusals_is_given_up() -> None:
@@ -290,18 +299,38 @@ def test_control_frames_go_first() -> None:
     assert sent(here)[0] == (PING, SYN, 0, 7)
 
 
-def test_a_full_queue_still_takes_a_small_frame_of_another_stream() -> None:
+def full() -> tuple[YamuxConnection, list[Stream]]:
+    """A connection whose queue is full, and its streams; those from the third on have nothing queued."""
     here = YamuxConnection(initiator=True, now=0.0)
     streams = [here.open() for _ in range(8)]
-    here.receive(frame_header(WINDOW_UPDATE, 0, 1, 1000), 0.0)
-    taken = [here.write(stream, memoryview(bytes(256 << 10))) for stream in streams]
-    assert taken[:2] == [256 << 10] * 2
-    assert taken[2:] == [16 << 10] * 6
-    assert here.write(streams[0], memoryview(b"x")) == 0
+    here.receive(b"".join(frame_header(WINDOW_UPDATE, 0, stream.id, 1 << 20) for stream in streams), 0.0)
+    assert [here.write(stream, memoryview(bytes(256 << 10))) for stream in streams[:2]] == [256 << 10] * 2
+    return here, streams
+
+
+def test_a_full_queue_still_takes_a_small_frame_of_another_stream() -> None:
+    here, streams = full()
+    assert here.write(streams[2], memoryview(bytes(64 << 10))) == 16 << 10
+    assert here.write(streams[2], memoryview(b"x")) == here.write(streams[0], memoryview(b"x")) == 0
     ready = []
     while here.has_output:
         ready += here.batch()[1]
-    assert ready == [streams[0]]
+    assert ready == [streams[2], streams[0]]
+
+
+def test_a_message_that_has_begun_goes_on_before_others_begin() -> None:
+    """Else the receiver would hold a part of each of them."""
+    here, streams = full()
+    for stream in streams[2:]:
+        here.write(stream, memoryview(bytes(16 << 10)))
+    for stream in streams[3:]:
+        assert here.write(stream, memoryview(bytes(256 << 10))) == 0
+    assert here.write(streams[2], memoryview(bytes(256 << 10)), begun=True) == 0
+    ready = []
+    while not ready:
+        ready = here.batch()[1]
+    assert ready[0] == streams[2]
+    assert len(ready) <= 2
 
 
 def test_the_end_follows_everything_that_was_written() -> None:
@@ -372,6 +401,5 @@ def test_garbage_ends_the_same_whatever_the_cuts(raw: bytes, sizes: list[int]) -
 
 
 def test_the_bounds_fit_each_other() -> None:
-    assert (
-        yamux_state.HELD_BYTES_MAX + yamux_state.QUEUE_BYTES_MAX + STREAMS_IN_MAX * yamux_state.SMALL_BYTES <= 16 << 20
-    )
+    assert HELD_BYTES_MAX + 2 * yamux_state.QUEUE_BYTES_MAX + CONTROL_BYTES_MAX <= 16 << 20
+    assert CHANNELS_PER_PEER_MAX * (INITIAL_WINDOW_BYTES + 1000) < HELD_BYTES_MAX, "honest channels are never shed"

@@ -1,0 +1,276 @@
+"""Figures of the transport, as JSON lines: `python -m benchmarks.network [--quick]`.
+
+Two processes on loopback, the same programs on our own session and muxer and on py-libp2p's (both with our limits),
+in turns in one run; every line compares the two. Lattica, whose calls are RPCs, is measured by `benchmarks.lattica`
+where it installs. Figures are medians over rounds; `rpc` figures are calls per second with 64 under way.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from statistics import median, quantiles
+from time import perf_counter, process_time
+
+import trio
+
+from benchmarks.line import show
+from node.transport_libp2p import Libp2pTransport, open_transport
+from wire.errors import ChannelClosed, RemoteError
+from wire.peer import PeerId, from_text, to_text
+from wire.transport import Channel
+
+ECHO, SINK = "/quorate/bench/echo/1", "/quorate/bench/sink/1"
+IN_FLIGHT = 64
+STREAMS_IN_FLIGHT = 56
+FRAME = bytes(1 << 20)
+Quantities = dict[str, float]
+
+
+def nobody(error: RemoteError) -> None:
+    """No side misbehaves here."""
+    raise AssertionError(str(error))
+
+
+async def echo(channel: Channel) -> None:
+    """Answer every frame with itself."""
+    while True:
+        await channel.send(await channel.receive())
+
+
+async def sink(channel: Channel) -> None:
+    """Take frames until one is empty, then say so."""
+    while await channel.receive():
+        pass
+    await channel.send(b"done")
+
+
+async def serve(fast: bool) -> None:
+    """The second process: serves until its standard input ends; answers a line with its memory and CPU time."""
+    async with open_transport(b"s" * 32, blame=nobody, fast_path=fast) as transport:
+        transport.serve(ECHO, echo)
+        transport.serve(SINK, sink)
+        print(json.dumps({"peer": to_text(transport.peer), "addresses": transport.addresses()}), flush=True)
+        while await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
+            print(json.dumps({"rss_kb": rss_kb(), "cpu_s": process_time()}), flush=True)
+
+
+def rss_kb() -> int:
+    """Resident memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4
+
+
+class Server:
+    """The second process, as seen from the first."""
+
+    def __init__(self, fast: bool) -> None:
+        self.fast = fast
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.network", "--serve", "fast" if fast else "stock"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        hello = self._line()
+        self.peer, self.addresses = from_text(str(hello["peer"])), hello["addresses"]
+
+    def _line(self) -> dict[str, list[str]]:
+        assert self._process.stdout is not None
+        found: dict[str, list[str]] = json.loads(self._process.stdout.readline())
+        return found
+
+    def usage(self) -> dict[str, float]:
+        """Memory in KiB and CPU seconds of the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return {name: float(value) for name, value in self._line().items()}  # type: ignore[arg-type] # numbers here
+
+    def stop(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+@asynccontextmanager
+async def client(server: Server, seed: int = 0) -> AsyncIterator[Libp2pTransport]:
+    """A transport that knows the server."""
+    identity = bytes([99]) + seed.to_bytes(31, "big")
+    async with open_transport(identity, listen=[], blame=nobody, fast_path=server.fast) as transport:
+        transport.learn(server.peer, server.addresses)
+        yield transport
+
+
+async def call(transport: Libp2pTransport, peer: PeerId, payload: bytes) -> None:
+    """One request on a channel of its own."""
+    channel = await transport.open(peer, ECHO)
+    await channel.send(payload)
+    await channel.receive()
+    await channel.aclose()
+
+
+async def times_ms(count: int, work: Callable[[], Awaitable[None]]) -> list[float]:
+    """How long each of `count` runs took."""
+    found = []
+    for _ in range(count):
+        began = perf_counter()
+        await work()
+        found.append(1000 * (perf_counter() - began))
+    return found
+
+
+async def rate_streams(transport: Libp2pTransport, peer: PeerId, size: int, count: int) -> float:
+    """Calls per second, each on a stream of its own, `STREAMS_IN_FLIGHT` (all that a peer may open) at once."""
+    payload, left = bytes(size), count
+
+    async def work() -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            await call(transport, peer, payload)
+
+    began = perf_counter()
+    async with trio.open_nursery() as nursery:
+        for _ in range(STREAMS_IN_FLIGHT):
+            nursery.start_soon(work)
+    return count / (perf_counter() - began)
+
+
+async def rate_framed(transport: Libp2pTransport, peer: PeerId, size: int, count: int) -> float:
+    """Echoed frames per second on one channel, `IN_FLIGHT` of them under way."""
+    payload, room = bytes(size), trio.Semaphore(IN_FLIGHT)
+    channel = await transport.open(peer, ECHO)
+
+    async def send() -> None:
+        for _ in range(count):
+            await room.acquire()
+            await channel.send(payload)
+
+    began = perf_counter()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        for _ in range(count):
+            await channel.receive()
+            room.release()
+    rate = count / (perf_counter() - began)
+    await channel.aclose()
+    return rate
+
+
+async def bulk_mb_s(transport: Libp2pTransport, peer: PeerId, frames: int) -> float:
+    """One way, in frames of 1 MiB."""
+    channel = await transport.open(peer, SINK)
+    began = perf_counter()
+    for _ in range(frames):
+        await channel.send(FRAME)
+    await channel.send(b"")
+    await channel.receive()
+    rate = frames * len(FRAME) / 1e6 / (perf_counter() - began)
+    await channel.aclose()
+    return rate
+
+
+async def round_of(server: Server, scale: int) -> Quantities:
+    """One round of everything but connections, on one connection."""
+    async with client(server) as transport:
+        peer = server.peer
+        new = await times_ms(100 * scale, lambda: call(transport, peer, bytes(128)))
+        channel = await transport.open(peer, ECHO)
+
+        async def again() -> None:
+            await channel.send(bytes(128))
+            await channel.receive()
+
+        kept = await times_ms(200 * scale, again)
+        await channel.aclose()
+        return {
+            "network.rtt_new_ms": median(new),
+            "network.rtt_new_p99_ms": quantiles(new, n=100)[98],
+            "network.rtt_ms": median(kept),
+            "network.rtt_p99_ms": quantiles(kept, n=100)[98],
+            "network.rpc_128.streams": await rate_streams(transport, peer, 128, 500 * scale),
+            "network.rpc_128.framed": await rate_framed(transport, peer, 128, 2000 * scale),
+            "network.rpc_256k.streams": await rate_streams(transport, peer, 256 << 10, 60 * scale),
+            "network.rpc_256k.framed": await rate_framed(transport, peer, 256 << 10, 60 * scale),
+            "network.bulk_mb_s": await bulk_mb_s(transport, peer, 32 * scale),
+        }
+
+
+async def connections(server: Server, count: int, idle_s: float) -> Quantities:
+    """Dialling, and what standing connections cost the server."""
+    before = server.usage()
+    connects = []
+    release = trio.Event()
+
+    async def stand(seed: int, task_status: trio.TaskStatus[float]) -> None:
+        async with client(server, seed) as transport:
+            began = perf_counter()
+            channel = await transport.open(server.peer, ECHO)
+            task_status.started(1000 * (perf_counter() - began))
+            await release.wait()
+            try:
+                await channel.aclose()
+            except ChannelClosed:
+                return
+
+    async with trio.open_nursery() as nursery:
+        for seed in range(1, count + 1):
+            connects.append(await nursery.start(stand, seed))
+        standing = server.usage()
+        await trio.sleep(idle_s)
+        after = server.usage()
+        release.set()
+    return {
+        "network.connect_ms": median(connects),
+        "network.rss_mb": before["rss_kb"] / 1024,
+        "network.per_conn_kb": (standing["rss_kb"] - before["rss_kb"]) / count,
+        "network.idle_cpu_pct": 100 * (after["cpu_s"] - standing["cpu_s"]) / idle_s,
+    }
+
+
+UNITS = {"_ms": "ms", "_mb_s": "MB/s", "_mb": "MB", "_kb": "KiB", "_pct": "%"}
+
+
+def unit_of(name: str) -> str:
+    """The unit at the end of a figure's name; calls per second elsewhere."""
+    return next((unit for ending, unit in UNITS.items() if name.endswith(ending)), "calls/s")
+
+
+async def measure(rounds: int, scale: int, idle_s: float) -> list[Quantities]:
+    """Medians of our own and of the stock filling, measured in turns."""
+    found: list[list[Quantities]] = [[], []]
+    servers = [Server(True), Server(False)]
+    try:
+        for server, into in zip(servers, found, strict=True):
+            into.append(await connections(server, 10 * scale, idle_s))
+        for _ in range(rounds):
+            for server, into in zip(servers, found, strict=True):
+                into.append(await round_of(server, scale))
+    finally:
+        for server in servers:
+            server.stop()
+    names = {name for each in found[0] for name in each}
+    return [{name: median([each[name] for each in side if name in each]) for name in names} for side in found]
+
+
+def main() -> None:
+    """Print every figure against py-libp2p's session and muxer, and those of Lattica where it installs."""
+    if sys.argv[1:2] == ["--serve"]:
+        trio.run(serve, sys.argv[2] == "fast")
+        return
+    quick = "--quick" in sys.argv
+    ours, stock = trio.run(measure, 1 if quick else 5, 2 if quick else 5, 2.0 if quick else 10.0)
+    for name in sorted(ours):
+        better = "higher" if unit_of(name) in ("calls/s", "MB/s") else "lower"
+        show(name, ours[name], unit_of(name), better=better, peer="py-libp2p 0.8.1", peer_value=stock[name])
+
+
+if __name__ == "__main__":
+    main()
