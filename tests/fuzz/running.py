@@ -13,6 +13,7 @@ import tests.fuzz.decoders
 import tests.fuzz.judging
 import tests.fuzz.protobufs  # registers its targets
 import tests.fuzz.rpc
+import tests.fuzz.streams
 from tests.fuzz.targets import TARGETS, Target, remembering
 
 CHUNK = 5_000
@@ -22,6 +23,7 @@ MEMORY_BYTES = 6 << 30
 """Address space of a process that fuzzes: a decoder that allocates what a header claims fails here."""
 
 assert tests.fuzz.decoders, "registers its targets"
+assert tests.fuzz.streams, "registers its targets"
 
 
 class Hang(Exception):
