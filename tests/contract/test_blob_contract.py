@@ -96,19 +96,27 @@ async def test_a_request_that_is_none_is_blamed(pair: Any) -> None:
 
 
 async def test_one_peer_gets_only_so_many_at_once(pair: Any) -> None:
-    release = trio.Event()
+    release, all_at_work = trio.Event(), trio.Event()
+    at_work = 0
 
     async def slow(_peer: PeerId, _sha256: bytes) -> Blob:
+        nonlocal at_work
+        at_work += 1
+        if at_work == BLOBS_PER_PEER_MAX:
+            all_at_work.set()
         await release.wait()
         return of_bytes(CONTENT)
 
     serve_blobs(pair.bob, slow)
     channels = [await pair.alice.open(pair.bob.peer, PROTOCOL) for _ in range(BLOBS_PER_PEER_MAX)]
+    for channel in channels:
+        await channel.send(blob.ask(SHA256, 0))
+    with trio.fail_after(10):
+        await all_at_work.wait()
     with pytest.raises(Busy):
         await fetch(pair)
     release.set()
     for channel in channels:
-        await channel.send(blob.ask(SHA256, 0))
         with trio.fail_after(10):
             assert blob.read_given(await channel.receive()) == len(CONTENT)
         await channel.aclose()
