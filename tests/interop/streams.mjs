@@ -1,0 +1,76 @@
+// A js-libp2p node that pings, identifies and echoes, driven by lines of JSON on its standard input.
+Promise.withResolvers ??= function () {
+  let resolve, reject
+  const promise = new Promise((yes, no) => { resolve = yes; reject = no })
+  return { promise, resolve, reject }
+}
+const { createHash } = await import('node:crypto')
+const { createLibp2p } = await import('libp2p')
+const { tcp } = await import('@libp2p/tcp')
+const { noise } = await import('@chainsafe/libp2p-noise')
+const { yamux } = await import('@chainsafe/libp2p-yamux')
+const { identify } = await import('@libp2p/identify')
+const { ping } = await import('@libp2p/ping')
+const { multiaddr } = await import('@multiformats/multiaddr')
+const readline = await import('node:readline')
+
+const [protocol] = process.argv.slice(2)
+const say = (what) => process.stdout.write(JSON.stringify(what) + '\n')
+const node = await createLibp2p({
+  addresses: { listen: ['/ip4/127.0.0.1/tcp/0'] },
+  transports: [tcp()],
+  connectionEncrypters: [noise()],
+  streamMuxers: [yamux()],
+  services: { identify: identify(), ping: ping() }
+})
+node.addEventListener('peer:identify', ({ detail }) => {
+  say({ identified: detail.peerId.toString(), agent: detail.agentVersion, protocols: detail.protocols })
+})
+const bytesOf = (chunk) => (chunk instanceof Uint8Array ? chunk : chunk.subarray())
+
+// What comes goes back, without regard to frames.
+await node.handle(protocol, async (stream) => {
+  for await (const chunk of stream) {
+    if (!stream.send(bytesOf(chunk))) await stream.onDrain()
+  }
+  await stream.close()
+})
+
+// A frame is a length of four bytes and as many bytes; sends `count` of `size` and hashes those that come back.
+async function call (address, count, size) {
+  const stream = await node.dialProtocol(multiaddr(address), protocol)
+  const hash = createHash('sha256')
+  const head = Buffer.alloc(4)
+  head.writeUInt32BE(size)
+  let left = count * (4 + size)
+  const reading = (async () => {
+    for await (const chunk of stream) {
+      const bytes = bytesOf(chunk)
+      hash.update(bytes)
+      left -= bytes.byteLength
+      if (left <= 0) break
+    }
+  })()
+  for (let i = 0; i < count; i++) {
+    if (!stream.send(Buffer.concat([head, Buffer.alloc(size, i)]))) await stream.onDrain()
+  }
+  await reading
+  await stream.close()
+  say({ echoed: hash.digest('hex'), missing: left })
+}
+
+say({ peer: node.peerId.toString(), addresses: node.getMultiaddrs().map(String) })
+for await (const line of readline.createInterface({ input: process.stdin })) {
+  const ask = JSON.parse(line)
+  try {
+    if (ask.ping) say({ pong: await node.services.ping.ping(multiaddr(ask.ping)) })
+    if (ask.call) await call(ask.call, ask.count, ask.size)
+    if (ask.refuse) {
+      await node.dialProtocol(multiaddr(ask.refuse), '/nobody/serves/this')
+      say({ refused: 'no' })
+    }
+  } catch (error) {
+    say({ refused: error.name })
+  }
+}
+await node.stop()
