@@ -28,6 +28,7 @@ from node.config import Settings
 from node.identity import load_or_create
 from node.jobs import Board
 from node.keys import Keyring
+from node.libp2p.gate import Gate
 from node.market.context import Context, Executors, NodeIdentity, Slots
 from node.node import NAMESPACES, Node, now_ms
 from node.records import Records
@@ -80,6 +81,7 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
             blame=faults.blame,
             on_bug=faults.bug,
             fast_path=settings.fast_path,
+            gate=Gate(map(from_text, settings.deny_peers), settings.deny_subnets),
         ) as transport,
         _open_pool(settings) as pool,
         assemble(settings, identity, transport, pool, now_ms, faults=faults) as node,

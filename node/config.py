@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +34,10 @@ class Settings(BaseSettings):
     )
     fast_path: bool = Field(
         default=True, description="Use our own Noise session and Yamux; false falls back to py-libp2p's."
+    )
+    deny_peers: list[str] = Field(default=[], description="Peer ids with whom no connection is kept, whoever dialled.")
+    deny_subnets: list[str] = Field(
+        default=[], description="Subnets, such as 192.0.2.0/24, from and to which no connection is made."
     )
     bootstrap: list[str] = Field(
         default=[], description="Multiaddrs, ending in /p2p/<peer id>, of peers to join through."
@@ -113,7 +118,14 @@ class Settings(BaseSettings):
                 raise ValueError(f"{address!r} is not a TCP multiaddr such as /ip4/192.0.2.7/tcp/4001")
         return addresses
 
-    @field_validator("calibration_authors", mode="after")
+    @field_validator("deny_subnets", mode="after")
+    @classmethod
+    def _known_subnets(cls, subnets: list[str]) -> list[str]:
+        for subnet in subnets:
+            ip_network(subnet)
+        return subnets
+
+    @field_validator("calibration_authors", "deny_peers", mode="after")
     @classmethod
     def _peer_ids(cls, authors: list[str]) -> list[str]:
         for author in authors:

@@ -13,6 +13,8 @@ Hooks into py-libp2p 0.8.1, all of them in this file:
   (16 MiB per stream otherwise) and a buffer that enforces it;
 - the automatic identify, identify push and the auto-connector are off: peers are found and dialled by us, never
   because a stranger told the library of an address;
+- who connects passes our gate, and leaves its place when the connection ends (stock: a place is kept for the life of
+  the node, so that after as many connections as there are places nobody gets in);
 - `swarm_connection` logs below `libp2p` (stock: through the root logger, which configures the whole process).
 """
 
@@ -38,9 +40,11 @@ from libp2p.custom_types import TProtocol
 from libp2p.exceptions import ParseError
 from libp2p.host.basic_host import BasicHost
 from libp2p.identity.identify_push.identify_push import ID_PUSH as IDENTIFY_PUSH
-from libp2p.io.abc import Reader
+from libp2p.io.abc import Reader, ReadWriteCloser
+from libp2p.io.trio import TrioTCPStream
 from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.rcmgr import ResourceManager
@@ -52,7 +56,9 @@ from libp2p.security.noise.transport import Transport as StockNoise
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
+from multiaddr import Multiaddr
 
+from node.libp2p.gate import Gate
 from node.libp2p.multiselect import NEGOTIATION_BYTES_MAX
 from node.libp2p.muxer import Acceptor, Muxer
 from node.libp2p.noise_session import NoiseSession, upgrade
@@ -101,20 +107,28 @@ class NoiseOnly(StockNoise):
     acceptor: Acceptor | None = None
     """Takes the streams that others open on the fast path; without it py-libp2p does."""
 
-    def __init__(self, key_pair: KeyPair, *, fast: bool) -> None:
+    def __init__(self, key_pair: KeyPair, *, fast: bool, gate: Gate) -> None:
         super().__init__(key_pair, noise_privkey=create_new_noise_key_pair().private_key)
         self.sockets: weakref.WeakSet[IRawConnection] = weakref.WeakSet()
         self._fast = fast
+        self._gate = gate
 
     async def secure_inbound(self, conn: IRawConnection) -> ISecureConn:
         self.sockets.add(conn)
-        return self._session(await _ed25519_only(await super().secure_inbound(conn)))
+        return await self._session(await super().secure_inbound(conn))
 
     async def secure_outbound(self, conn: IRawConnection, peer_id: ID) -> ISecureConn:
         self.sockets.add(conn)
-        return self._session(await _ed25519_only(await super().secure_outbound(conn, peer_id)))
+        address = conn.get_remote_address()
+        if address is not None and self._gate.denies_address(address[0]):
+            raise HandshakeFailure(f"{address[0]} is denied")
+        return await self._session(await super().secure_outbound(conn, peer_id))
 
-    def _session(self, session: ISecureConn) -> ISecureConn:
+    async def _session(self, session: ISecureConn) -> ISecureConn:
+        session = await _ed25519_only(session)
+        if self._gate.denies(peer_id(session.get_remote_peer())):
+            await session.close()
+            raise HandshakeFailure("the peer is denied")
         return upgrade(session, self.acceptor) if self._fast else session
 
 
@@ -185,6 +199,33 @@ def harden() -> None:
     cast(Any, swarm_connection).logging = logging.getLogger("libp2p.network.connection")
 
 
+def _guard(swarm: Swarm, gate: Gate) -> None:
+    """Let who connects pass `gate`; a connection keeps its place until it ends."""
+    stock = swarm._handle_inbound_connection
+
+    async def handle(stream: ReadWriteCloser, listener: Multiaddr) -> None:
+        if not isinstance(stream, TrioTCPStream):
+            await stock(stream, listener)
+            return
+        visit = gate.enter(str(stream.stream.socket.getpeername()[0]))
+        if visit is None:
+            await stream.close()
+            return
+        raw = RawConnection(stream, False)
+        try:
+            muxer = cast(Any, await swarm.upgrade_inbound_raw_conn(raw, listener))
+            if visit.authenticated():
+                await muxer.event_closed.wait()
+            else:
+                await muxer.close()
+        finally:
+            visit.leave()
+            with trio.CancelScope(shield=True):
+                await raw.close()
+
+    cast(Any, swarm)._handle_inbound_connection = handle
+
+
 class NoAutoConnector(AutoConnector):
     """The stock one dials every address it ever heard of until it has half of `max_connections`."""
 
@@ -195,11 +236,12 @@ class NoAutoConnector(AutoConnector):
         """Not after a disconnect either."""
 
 
-def build_host(seed: bytes, *, fast: bool = True) -> tuple[BasicHost, Swarm, NoiseOnly]:
+def build_host(seed: bytes, *, fast: bool = True, gate: Gate | None = None) -> tuple[BasicHost, Swarm, NoiseOnly]:
     """A host with the identity of a 32-byte Ed25519 seed; it listens nowhere yet.
 
     Args:
         fast: use our own session and muxer instead of py-libp2p's.
+        gate: who may connect; everybody within its bounds if left out.
 
     Returns:
         the host, its swarm, and the Noise transport that knows all sockets.
@@ -207,7 +249,8 @@ def build_host(seed: bytes, *, fast: bool = True) -> tuple[BasicHost, Swarm, Noi
     assert len(seed) == 32, "an Ed25519 seed has 32 bytes"
     harden()
     key_pair = create_new_key_pair(seed)
-    noise = NoiseOnly(key_pair, fast=fast)
+    gate = Gate() if gate is None else gate
+    noise = NoiseOnly(key_pair, fast=fast, gate=gate)
     swarm = new_swarm(
         key_pair=key_pair,
         sec_opt={NOISE: noise},
@@ -229,6 +272,7 @@ def build_host(seed: bytes, *, fast: bool = True) -> tuple[BasicHost, Swarm, Noi
         resource_manager=_resource_manager(),
     )
     assert isinstance(swarm, Swarm)
+    _guard(swarm, gate)
     swarm.auto_connector = NoAutoConnector(swarm)
     host = BasicHost(network=swarm, negotiate_timeout=HANDSHAKE_S, disable_identify_address_discovery=True)
     # who connects is proven by Noise and asked for nothing else: no identify of our own after each connection

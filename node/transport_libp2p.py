@@ -32,8 +32,9 @@ from multiaddr.exceptions import Error as MultiaddrError
 from node.channel_libp2p import LOST, Libp2pChannel
 from node.libp2p.admission import Admission
 from node.libp2p.channel import MuxedChannel
+from node.libp2p.connections import Muxers
+from node.libp2p.gate import Gate
 from node.libp2p.muxed_stream import MuxedStream
-from node.libp2p.muxer import Muxer
 from node.libp2p.negotiating import agree, open_stream
 from node.libp2p_host import NoiseOnly, build_host, libp2p_id, peer_id
 from node.reach.addresses import Circuit, Endpoint, circuit, endpoint, scope
@@ -135,6 +136,7 @@ class Libp2pTransport:
         self._dialling: dict[PeerId, trio.Lock] = {}
         self._inbound: Counter[PeerId] = Counter()
         self._admission = Admission()
+        self._muxers = Muxers(swarm)
         self._advertised: tuple[str, ...] = ()
         self._from_listening: set[PeerId] = set()
         self.dial_circuit: DialCircuit | None = None
@@ -197,9 +199,10 @@ class Libp2pTransport:
             raise Unreachable("a node opens no channel to itself")
         await trio.lowlevel.checkpoint_if_cancelled()
         for _ in range(2):
-            if not self._is_connected(peer):
+            muxer = self._muxers.of(peer)
+            if muxer is None and not self._is_connected(peer):
                 await self._connect_aside(peer)
-            muxer = self._muxer(peer)
+                muxer = self._muxers.of(peer)
             if muxer is None:
                 return await self._open_stock(peer, protocol)
             try:
@@ -209,14 +212,6 @@ class Libp2pTransport:
                 lost: Exception = exc
                 await self._drop(peer)
         raise Unreachable(f"connection with {short(peer)} lost: {lost}") from lost
-
-    def _muxer(self, peer: PeerId) -> Muxer | None:
-        """Our own muxer on a connection that stands; None where the muxer is py-libp2p's."""
-        for connection in self._swarm.get_connections(libp2p_id(peer)):
-            muxer = cast(Any, connection).muxed_conn
-            if isinstance(muxer, Muxer) and not muxer.event_shutting_down.is_set():
-                return muxer
-        return None
 
     async def _connect_aside(self, peer: PeerId) -> None:
         """Dial in a task of ours, so that a cancelled caller never leaves half a handshake behind."""
@@ -381,7 +376,7 @@ class Libp2pTransport:
 
     def accept_stream(self, stream: MuxedStream) -> bool:
         """Take a stream that a peer opened on our own muxer; called by its reader, so they count as they came."""
-        peer = peer_id(stream.conn.peer_id)
+        peer = stream.conn.peer
         if self._closing or not self._admission.admit(peer, stream):
             stream.abort("too many channels")
         else:
@@ -469,6 +464,7 @@ async def open_transport(
     blame: Blame,
     on_bug: Bug | None = None,
     fast_path: bool = True,
+    gate: Gate | None = None,
 ) -> AsyncIterator[Libp2pTransport]:
     """A running transport; leaving the scope closes every connection and ends every handler within a second.
 
@@ -478,12 +474,13 @@ async def open_transport(
         blame: told of every peer whose frames made a handler raise `RemoteError` or `Malformed`.
         on_bug: told of any other exception of a handler; without it such an exception ends the transport.
         fast_path: our own Noise session, Yamux and negotiation instead of py-libp2p's; the bytes on the wire agree.
+        gate: who may connect; by default everybody within its bounds.
 
     Raises:
         LocalError: an address cannot be listened on.
     """
     seed = identity if isinstance(identity, bytes) else identity.ed25519_seed
-    host, swarm, noise = build_host(seed, fast=fast_path)
+    host, swarm, noise = build_host(seed, fast=fast_path, gate=gate)
     async with host.run([]), trio.open_nursery() as nursery:
         transport = Libp2pTransport(host, swarm, nursery, blame=blame, on_bug=on_bug)
         noise.acceptor = transport.accept_stream

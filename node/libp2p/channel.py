@@ -7,13 +7,16 @@ unsent; a longer one that is cancelled between two pieces resets the stream.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import trio
 
 from node.framing import HEADER_BYTES, FrameAssembler
 from node.libp2p.muxed_stream import MuxedStream
 from wire.errors import ChannelClosed, FrameTooLarge, Malformed, Unreachable
 from wire.limits import FRAME_BYTES_MAX
-from wire.peer import PeerId, short
+from wire.peer import PeerId
+from wire.peer import short as spelled
 
 LINGER_S = 60.0
 """Seconds for which a channel that was closed here waits for the other side to close before it is reset."""
@@ -29,6 +32,9 @@ USED_BYTES_MIN = 32 << 10
 
 TURNS = 16
 """Operations in a row before other tasks get a turn."""
+
+short = lru_cache(4096)(spelled)
+"""Every channel ends with an error that names its peer, and spelling a name costs as much as sending a frame."""
 
 
 class MuxedChannel:

@@ -25,6 +25,7 @@ from node.libp2p.yamux import YamuxConnection
 from node.libp2p.yamux_frames import NORMAL, PROTOCOL_ERROR, YamuxViolation
 from node.libp2p.yamux_state import STREAMS_IN_MAX, Ended, GoneAway, Opened, Readable, Stream, Writable
 from wire.errors import Malformed
+from wire.peer import from_text
 
 TICK_S = 5.0
 """How often a connection looks at the clock."""
@@ -49,6 +50,7 @@ class Muxer(IMuxedConn):
     ) -> None:
         self.secured_conn = secured_conn
         self.peer_id = peer_id
+        self.peer = from_text(peer_id.to_base58())
         self.on_close = on_close
         self._initiator = secured_conn.is_initiator if is_initiator is None else is_initiator
         self.core = YamuxConnection(initiator=self._initiator, now=trio.current_time())
@@ -135,8 +137,8 @@ class Muxer(IMuxedConn):
                 chunk = await self.secured_conn.receive()
                 for event in self.core.receive(chunk, trio.current_time()):
                     self._on_event(event)
-                if self.core.has_output:
-                    self.flush()
+                if self.core.has_output:  # what is said in answer goes out with the next data, or after this turn
+                    self.flush_later()
         except Malformed as exc:
             self._give_up(str(exc), PROTOCOL_ERROR)
         except LOST as exc:

@@ -100,6 +100,10 @@ async def read_all(stream: Any, size: int) -> bytes:
 @DIRECTIONS
 async def test_each_muxer_is_what_it_should_be(meeting: Any) -> None:
     async with meeting() as (fast, host):
+        stream = await cast(Any, fast)._host.new_stream(host.get_id(), [RAW])
+        with trio.fail_after(10):
+            await stream.write(b"there?")
+            assert await read_all(stream, 6) == b"there?"
         (ours,) = [c.muxed_conn for cs in cast(Any, fast)._swarm.connections.values() for c in cs]
         (theirs,) = [c.muxed_conn for cs in cast(Any, host).get_network().connections.values() for c in cs]
         assert type(ours) is Muxer

@@ -26,6 +26,7 @@ from libp2p.security.noise.transport import Transport as StockNoise
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 from multiaddr import Multiaddr
 
+from node.libp2p.gate import Gate
 from node.libp2p_host import NEGOTIATION_BYTES_MAX, WINDOW_BYTES_MAX, libp2p_id
 from node.transport_libp2p import Libp2pTransport
 from node.transport_libp2p import open_transport as open_either
@@ -424,6 +425,45 @@ async def test_both_dialling_at_once_ends_with_working_channels() -> None:
                 nursery.start_soon(talk, one, two)
                 nursery.start_soon(talk, two, one)
         assert len(done) == 10
+
+
+async def test_a_connection_that_ended_leaves_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In stock py-libp2p each connection that was ever accepted keeps one of the places for ever."""
+    monkeypatch.setattr("node.libp2p_host.CONNECTIONS_MAX", 3)
+    async with open_transport(b"b" * 32, blame=nobody_to_blame) as bob:
+        bob.serve(ECHO, echo)
+        for number in range(8):
+            async with open_transport(bytes([number]) * 32, listen=[], blame=nobody_to_blame) as visitor:
+                visitor.learn(bob.peer, bob.addresses())
+                with trio.fail_after(10):
+                    await (await visitor.open(bob.peer, ECHO)).aclose()
+            with trio.fail_after(5):
+                while bob.connected():  # noqa: ASYNC110 - the transport has no event for a connection that ended
+                    await trio.sleep(0.01)
+
+
+async def test_a_denied_peer_gets_no_connection_either_way() -> None:
+    async with open_transport(b"m" * 32, blame=nobody_to_blame) as mallory:
+        mallory.serve(ECHO, echo)
+        gate = Gate([mallory.peer])
+        async with open_transport(b"b" * 32, blame=nobody_to_blame, gate=gate) as bob:
+            bob.serve(ECHO, echo)
+            for here, there in ((bob, mallory), (mallory, bob)):
+                here.learn(there.peer, there.addresses())
+                with trio.fail_after(10), pytest.raises(Unreachable):
+                    await here.open(there.peer, ECHO)
+            await still_well(bob)
+
+
+async def test_a_denied_subnet_gets_no_connection_either_way(bob: Libp2pTransport) -> None:
+    gate = Gate(subnets=["127.0.0.0/8"])
+    async with open_transport(b"g" * 32, blame=nobody_to_blame, gate=gate) as guarded:
+        guarded.serve(ECHO, echo)
+        for here, there in ((bob, guarded), (guarded, bob)):
+            here.learn(there.peer, there.addresses())
+            with trio.fail_after(10), pytest.raises(Unreachable):
+                await here.open(there.peer, ECHO)
+    assert gate.refused > 0
 
 
 async def test_an_exception_of_a_handler_without_a_listener_ends_the_transport() -> None:

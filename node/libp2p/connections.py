@@ -1,0 +1,32 @@
+"""Which connection with a peer is used: one of our own muxer that stands."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from libp2p.network.swarm import Swarm
+
+from node.libp2p.muxer import Muxer
+from node.libp2p_host import libp2p_id
+from wire.peer import PeerId
+
+
+class Muxers:
+    """Remembers the muxer last used with each peer, for a look-up in the swarm costs as much as a small call."""
+
+    def __init__(self, swarm: Swarm) -> None:
+        self._swarm = swarm
+        self._known: dict[PeerId, Muxer] = {}
+
+    def of(self, peer: PeerId) -> Muxer | None:
+        """None where no connection stands, or its muxer is py-libp2p's."""
+        muxer = self._known.get(peer)
+        if muxer is not None and not muxer.event_shutting_down.is_set():
+            return muxer
+        self._known = {each: known for each, known in self._known.items() if known.lost is None}
+        for connection in self._swarm.get_connections(libp2p_id(peer)):
+            muxer = cast(Any, connection).muxed_conn
+            if isinstance(muxer, Muxer) and not muxer.event_shutting_down.is_set():
+                self._known[peer] = muxer
+                return muxer
+        return None
