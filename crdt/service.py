@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 import trio
@@ -25,7 +25,9 @@ from crdt.op import Change, MapDelete, MapSet, SetAdd, SignedOp
 from crdt.replica import Ingested, Replica
 from crdt.store import OpStore
 from crdt.sync import (
-    PROTOCOL,
+    FETCH,
+    PULL,
+    PUSH,
     Batch,
     Cursor,
     Fetch,
@@ -34,22 +36,18 @@ from crdt.sync import (
     PullSession,
     Push,
     Pushed,
-    Request,
     SyncServer,
     check,
     sift,
 )
 from crdt.values import Values
-from wire.call import Refused, answer_calls, call
-from wire.codec import Wire
+from wire.call import Refused
 from wire.envelope import Signer
-from wire.errors import Busy, ChannelClosed, LocalError, Malformed, RemoteError, StorageError, TransportError
+from wire.errors import Busy, LocalError, Malformed, RemoteError, StorageError, TransportError
 from wire.peer import PeerId, short
-from wire.transport import Channel, Transport
+from wire.rpc.seam import Rpc
 
 _log = structlog.get_logger("crdt")
-
-R = TypeVar("R", bound=Wire)
 
 WRITES_WAITING_MAX = 4096
 WRITES_PER_COMMIT = 256
@@ -114,7 +112,7 @@ class Replicas(Values):
         self,
         store: OpStore,
         signer: Signer,
-        transport: Transport,
+        rpc: Rpc,
         now_ms: Callable[[], int],
         namespaces: Sequence[Namespace],
         peers: Callable[[], list[PeerId]],
@@ -126,7 +124,7 @@ class Replicas(Values):
         super().__init__(namespaces)
         self._store = store
         self._signer = signer
-        self._transport = transport
+        self._rpc = rpc
         self._now_ms = now_ms
         self._peers = peers
         self._nursery = nursery
@@ -255,7 +253,8 @@ class Replicas(Values):
         """Pull what `peer` holds of every namespace; whether we then held all that it named.
 
         Raises:
-            TransportError: the connection; the caller bounds the time.
+            TransportError: the connection, or no answer in time.
+            Busy: the peer has too much to do.
             RemoteError: the peer refused or broke the protocol. Bad operations are reported, not raised.
             StorageError: what was pulled could not be kept.
         """
@@ -265,7 +264,7 @@ class Replicas(Values):
         key = (peer, replica.namespace.name)
         session = PullSession(replica, peer, self._cursors.get(key))
         while (ask := session.request()) is not None:
-            page = await self._ask(peer, ask, Page)
+            page = await self._rpc.call(peer, PULL, ask, timeout_s=CALL_TIMEOUT_S)
             session.on_page(page)
             session.on_ingested(await self._take(replica, peer, page.ops))
         await self._fetch_missing(peer, replica)
@@ -285,7 +284,8 @@ class Replicas(Values):
             missing = replica.missing()
             if not missing:
                 return
-            batch = await self._ask(peer, Fetch(replica.namespace.name, replica.rules, missing), Batch)
+            fetch = Fetch(replica.namespace.name, replica.rules, missing)
+            batch = await self._rpc.call(peer, FETCH, fetch, timeout_s=CALL_TIMEOUT_S)
             await self._take(replica, peer, batch.ops)
             if replica.missing() == missing:
                 return
@@ -304,17 +304,17 @@ class Replicas(Values):
             _log.warning("namespace_full", namespace=replica.namespace.name, waiting=result.full)
         return result
 
-    async def _ask(self, peer: PeerId, ask: Pull | Fetch | Push, reply: type[R]) -> R:
-        with trio.move_on_after(CALL_TIMEOUT_S):
-            return await call(self._transport, peer, PROTOCOL, Request(ask), reply)
-        raise ChannelClosed(f"no answer within {CALL_TIMEOUT_S:g} s")
-
-    async def _answer(self, peer: PeerId, request: Request) -> Wire:
+    @contextmanager
+    def _admitted(self, peer: PeerId, ask: Pull | Fetch | Push) -> Iterator[None]:
+        """A request is answered within, unless its peer has too many under way, or other rules."""
         if self._serving[peer] >= SERVED_PER_PEER_MAX:
             raise Busy(1.0, "too many requests at once")
         self._serving[peer] += 1
         try:
-            return await self._dispatch(peer, request.ask)
+            self._check_disk()
+            self._replica(ask.namespace)
+            self._servers[ask.namespace].admit_rules(ask)
+            yield
         except StorageError as exc:
             _log.error("crdt_not_stored", peer=short(peer), reason=str(exc))
             raise Busy(10.0, "cannot store") from exc
@@ -323,20 +323,26 @@ class Replicas(Values):
             if not self._serving[peer]:
                 del self._serving[peer]
 
-    async def _dispatch(self, peer: PeerId, ask: Pull | Fetch | Push) -> Wire:
-        self._check_disk()
-        replica = self._replica(ask.namespace)
-        self._servers[ask.namespace].admit_rules(ask)
-        if isinstance(ask, Push):
+    async def _on_pull(self, peer: PeerId, ask: Pull) -> Page:
+        with self._admitted(peer, ask):
+            async with self._lock:
+                self._check_disk()
+                return self._servers[ask.namespace].on_pull(ask)
+
+    async def _on_fetch(self, peer: PeerId, ask: Fetch) -> Batch:
+        with self._admitted(peer, ask):
+            async with self._lock:
+                self._check_disk()
+                return self._servers[ask.namespace].on_fetch(ask)
+
+    async def _on_push(self, peer: PeerId, ask: Push) -> Pushed:
+        with self._admitted(peer, ask):
+            replica = self._replica(ask.namespace)
             result = await self._take(replica, peer, ask.ops)
             self._push(replica, result.added, source=peer)
             if replica.missing() and len(self._syncing) < SYNCS_MAX:
                 self._nursery.start_soon(self._sync_quietly, peer)
             return Pushed(len(result.added))
-        async with self._lock:
-            self._check_disk()
-            server = self._servers[ask.namespace]
-            return server.on_pull(ask) if isinstance(ask, Pull) else server.on_fetch(ask)
 
     def _push(self, replica: Replica, ops: Sequence[SignedOp], *, source: PeerId | None) -> None:
         """Hand new operations to some peers; those that another peer pushed here go to fewer."""
@@ -359,8 +365,9 @@ class Replicas(Values):
                 name = outbox[0][0]
                 raws = _page(name, outbox)
                 del outbox[: len(raws)]
-                await self._ask(peer, Push(name, self._replicas[name].rules, raws), Pushed)
-        except (TransportError, RemoteError) as exc:
+                push = Push(name, self._replicas[name].rules, raws)
+                await self._rpc.call(peer, PUSH, push, timeout_s=CALL_TIMEOUT_S)
+        except (TransportError, Busy, RemoteError) as exc:
             _log.debug("push_failed", peer=short(peer), reason=str(exc))
         finally:
             del self._outboxes[peer]
@@ -373,7 +380,7 @@ class Replicas(Values):
         try:
             with trio.move_on_after(SYNC_TIMEOUT_S):
                 await self.sync_with(peer)
-        except (TransportError, Refused) as exc:
+        except (TransportError, Busy, Refused) as exc:
             _log.debug("sync_failed", peer=short(peer), reason=str(exc))
         except RemoteError as exc:
             self._cursors = {key: cursor for key, cursor in self._cursors.items() if key[0] != peer}
@@ -385,13 +392,9 @@ class Replicas(Values):
 
     def serve(self) -> None:
         """Answer peers from now on."""
-        handler = answer_calls(Request, self._answer, self._report)
-
-        async def bounded(channel: Channel) -> None:
-            with trio.move_on_after(CALL_TIMEOUT_S):
-                await handler(channel)
-
-        self._transport.serve(PROTOCOL, bounded)
+        self._rpc.serve(PULL, self._on_pull)
+        self._rpc.serve(FETCH, self._on_fetch)
+        self._rpc.serve(PUSH, self._on_push)
 
     def close(self) -> None:
         """Take and answer nothing more: the transport may outlive this service."""
@@ -428,7 +431,7 @@ def _log_fault(fault: RemoteError) -> None:
 async def open_replicas(
     path: Path,
     signer: Signer,
-    transport: Transport,
+    rpc: Rpc,
     now_ms: Callable[[], int],
     *,
     namespaces: Sequence[Namespace],
@@ -443,7 +446,7 @@ async def open_replicas(
     Args:
         path: the SQLite file; created where there is none.
         signer: this node's identity.
-        transport: where `PROTOCOL` is served and peers are called.
+        rpc: where peers are called and answered.
         now_ms: Unix time.
         namespaces: what to keep; peers must have the same rules.
         peers: whom to push to and pull from, asked anew each time.
@@ -459,7 +462,7 @@ async def open_replicas(
     try:
         async with trio.open_nursery() as nursery:
             rng = rng or random.Random(os.urandom(16))
-            replicas = Replicas(store, signer, transport, now_ms, namespaces, peers, nursery, blame, rng, offload)
+            replicas = Replicas(store, signer, rpc, now_ms, namespaces, peers, nursery, blame, rng, offload)
             replicas.serve()
             nursery.start_soon(replicas.run, period_s)
             try:

@@ -25,8 +25,7 @@ from crdt.replica import REFUSED_PENALTY, Ingested, Replica
 from wire.codec import Wire
 from wire.errors import LocalError, Malformed, RemoteError
 from wire.peer import PeerId
-
-PROTOCOL = "/quorate/crdt/1"
+from wire.rpc.seam import Method
 
 LogId = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Position = Annotated[int, Meta(ge=0, le=1 << 53)]
@@ -63,12 +62,6 @@ class Push(Wire, frozen=True, tag="push"):
     ops: RawOps
 
 
-class Request(Wire, frozen=True):
-    """What travels from the asker to the server."""
-
-    ask: Pull | Fetch | Push
-
-
 class Page(Wire, frozen=True):
     """Answer to a pull; `after` is where to go on, `heads` are at most `HEADS_MAX` of the server's heads."""
 
@@ -90,6 +83,11 @@ class Pushed(Wire, frozen=True):
     """Answer to a push: how many operations were new and admitted."""
 
     added: Position
+
+
+PULL = Method("crdt.pull", Pull, Page)
+FETCH = Method("crdt.fetch", Fetch, Batch)
+PUSH = Method("crdt.push", Push, Pushed)
 
 
 @dataclass(frozen=True, slots=True)

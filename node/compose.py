@@ -32,10 +32,13 @@ from node.libp2p.gate import Gate
 from node.market.context import Context, Executors, NodeIdentity, Slots
 from node.node import NAMESPACES, Node, now_ms
 from node.records import Records
+from node.rpc.node import open_rpc
 from node.transport_libp2p import open_transport
 from node.trust import Trust
 from wire.errors import LocalError, Malformed, RemoteError, StorageError
 from wire.peer import PeerId, from_text, short
+from wire.rpc.seam import Rpc
+from wire.serving import Bug
 from wire.transport import Transport
 from workloads.catalog import built_in
 from workloads.executor import ModelInfo
@@ -84,7 +87,7 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
             gate=Gate(map(from_text, settings.deny_peers), settings.deny_subnets),
         ) as transport,
         _open_pool(settings) as pool,
-        assemble(settings, identity, transport, pool, now_ms, faults=faults) as node,
+        assemble(settings, identity, transport, pool, now_ms, faults=faults, on_bug=faults.bug) as node,
         open_api(node, settings.home, settings.api_port),
     ):
         yield node
@@ -118,9 +121,13 @@ async def assemble(
     clock_ms: Callable[[], int],
     *,
     faults: Faults,
+    on_bug: Bug | None = None,
     offload: Offload | None = None,
 ) -> AsyncIterator[Node]:
     """Everything between the network and the API, over any filling of the Transport seam.
+
+    Args:
+        on_bug: told of errors of handlers that are nobody else's fault, as by the transport.
 
     Raises:
         LocalError: as `open_node`.
@@ -129,7 +136,10 @@ async def assemble(
         keyring = Keyring()
         keyring.learn(identity.key_record(), author=identity.peer)
         seeds = _bootstrap(transport, settings)
-        stores = _open_stores(settings, identity, transport, clock_ms, keyring, seeds, faults, offload or Offload())
+        rpc = await stack.enter_async_context(open_rpc(transport, blame=faults.blame, on_bug=on_bug))
+        stores = _open_stores(
+            settings, identity, transport, rpc, clock_ms, keyring, seeds, faults, offload or Offload()
+        )
         ledger, dht, replicas = await stack.enter_async_context(stores)
         board = Board(settings.home / "jobs.db", clock_ms, open_max=settings.jobs_queued_max, on_fault=faults.disk)
         stack.callback(board.close)
@@ -168,6 +178,7 @@ async def _open_stores(
     settings: Settings,
     identity: NodeIdentity,
     transport: Transport,
+    rpc: Rpc,
     clock_ms: Callable[[], int],
     keyring: Keyring,
     seeds: Sequence[PeerId],
@@ -191,7 +202,7 @@ async def _open_stores(
         open_replicas(
             home / "shared.db",
             identity,
-            transport,
+            rpc,
             clock_ms,
             namespaces=NAMESPACES,
             peers=lambda: [contact.peer for contact in dht.contacts()],

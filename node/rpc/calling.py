@@ -55,6 +55,17 @@ class Link:
         """The state, for those who look."""
         return self._core
 
+    @property
+    def used_s(self) -> float:
+        """When a call began here last."""
+        return self._used_s
+
+    def close(self) -> None:
+        """End the channel; calls that are under way fail."""
+        self._end = ChannelClosed("closed when idle")
+        self.alive = False
+        self._life.cancel()
+
     # ---- of the application
 
     def _start(self, name: bytes, timeout_s: float) -> int:
@@ -167,9 +178,7 @@ class Link:
         now = trio.current_time()
         self._handle(self._core.expire(now))
         if not self._core and now >= self._used_s + IDLE_S:
-            self._end = ChannelClosed("closed when idle")
-            self.alive = False
-            self._life.cancel()
+            self.close()
         return max(self._used_s, now if self._core else self._used_s) + IDLE_S
 
     # ---- events

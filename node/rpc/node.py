@@ -19,14 +19,18 @@ import trio
 from node.rpc.answering import Answering, Served
 from node.rpc.calling import Link
 from wire.codec import Wire
-from wire.errors import LocalError, Malformed, RemoteError
+from wire.errors import Busy, LocalError, Malformed, RemoteError
 from wire.peer import PeerId
 from wire.rpc import packet
+from wire.rpc.caller import RETRY_S
 from wire.rpc.frames import DEADLINE_MS_MAX, NAME_BYTES_MAX
 from wire.rpc.packet import Packet
 from wire.rpc.seam import PROTOCOL, Method, Stream
 from wire.serving import Blame, Bug
 from wire.transport import Channel, Transport
+
+CHANNELS_MAX = 256
+"""Peers to which a channel is kept."""
 
 Q = TypeVar("Q", bound=Wire)
 R = TypeVar("R", bound=Wire)
@@ -73,9 +77,19 @@ class RpcNode:
             raise LocalError(f"a call within {timeout_s} s")
         link = self._links.get(peer)
         if link is None or not link.alive:
+            self._make_room()
             link = self._links[peer] = Link(self._transport, peer, self._blame)
             self._nursery.start_soon(self._run_link, peer, link)
         return link
+
+    def _make_room(self) -> None:
+        """Close the channel that was not used for longest, if there are as many as there may be."""
+        if len(self._links) < CHANNELS_MAX:
+            return
+        idle = [link for link in self._links.values() if link.alive and not link.core]
+        if not idle:
+            raise Busy(RETRY_S, "calls to too many peers under way")
+        min(idle, key=lambda link: link.used_s).close()
 
     async def _run_link(self, peer: PeerId, link: Link) -> None:
         try:

@@ -12,8 +12,9 @@ from nacl.signing import SigningKey
 from crdt.namespace import Namespace
 from crdt.op import Change, Op, SignedOp, sign
 from crdt.replica import Replica
-from wire.errors import ChannelClosed, Unreachable
+from wire.errors import ChannelClosed, RemoteError, Unreachable
 from wire.peer import PeerId
+from wire.serving import run_handler
 from wire.transport import Channel, Handler
 
 NOW_MS = 1_800_000_000_000
@@ -51,14 +52,25 @@ def replica(kind: str = "map", policy: str = "open", **rules: int) -> Replica:
 
 
 class _End:
-    """One end of an in-memory channel."""
+    """One end of an in-memory channel; sending into a network that was cut ends it."""
 
-    def __init__(self, peer: PeerId, send: trio.MemorySendChannel[bytes], receive: trio.MemoryReceiveChannel[bytes]):
+    def __init__(
+        self,
+        net: Net,
+        own: PeerId,
+        peer: PeerId,
+        send: trio.MemorySendChannel[bytes],
+        receive: trio.MemoryReceiveChannel[bytes],
+    ) -> None:
         self.peer = peer
+        self._net = net
+        self._own = own
         self._send = send
         self._receive = receive
 
     async def send(self, frame: bytes) -> None:
+        if self._net.cut(self._own, self.peer):
+            self._send.close()
         try:
             await self._send.send(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
@@ -81,7 +93,7 @@ class Net:
         self.nursery = nursery
         self.handlers: dict[tuple[PeerId, str], Handler] = {}
         self.cut: Callable[[PeerId, PeerId], bool] = lambda one, other: False
-        self.opened = 0
+        self.blamed: list[RemoteError] = []
 
     def transport(self, peer: PeerId) -> MemoryTransport:
         return MemoryTransport(self, peer)
@@ -99,17 +111,14 @@ class MemoryTransport:
         handler = self._net.handlers.get((peer, protocol))
         if handler is None or self._net.cut(self.peer, peer):
             raise Unreachable("no such peer")
-        self._net.opened += 1
         there, from_here = trio.open_memory_channel[bytes](math.inf)
         back, from_there = trio.open_memory_channel[bytes](math.inf)
-        self._net.nursery.start_soon(self._handle, handler, _End(self.peer, back, from_here))
-        return _End(peer, there, from_there)
+        self._net.nursery.start_soon(self._handle, handler, _End(self._net, peer, self.peer, back, from_here))
+        return _End(self._net, self.peer, peer, there, from_there)
 
     async def _handle(self, handler: Handler, channel: Channel) -> None:
         try:
-            await handler(channel)
-        except ChannelClosed:
-            pass
+            await run_handler(handler, channel, blame=self._net.blamed.append, on_bug=None)
         finally:
             await channel.aclose()
 

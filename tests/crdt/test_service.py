@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,13 @@ from crdt.limits import PAGE_OPS_MAX
 from crdt.namespace import Namespace, author_key
 from crdt.op import MapSet, SetAdd
 from crdt.service import Offload, Replicas, open_replicas, run_inline
-from crdt.sync import PROTOCOL, Page, Pull, Push, Pushed, Request
+from crdt.sync import PULL, PUSH, Pull, Push, Pushed
+from node.rpc.node import RpcNode, open_rpc
 from tests.crdt.helpers import NOW_MS, Key, Net, signed
-from wire.call import Refused, call
+from wire.call import Refused
 from wire.errors import LocalError, RemoteError, StorageError
 from wire.peer import PeerId
+from wire.rpc.seam import Method
 
 NAMESPACES = (Namespace("models", "map", "author-keyed"), Namespace("tags", "set"))
 PERIOD_S = 2.0
@@ -53,19 +55,26 @@ class World:
         offload: Offload = run_inline,
     ) -> AsyncIterator[Replicas]:
         key = self.keys.setdefault(name, Key(name))
-        async with open_replicas(
-            self.folder / f"{name}.db",
-            key,
-            self.net.transport(key.peer),
-            now_ms,
-            namespaces=namespaces,
-            peers=self.peers,
-            period_s=period_s,
-            blame=self.faults.append,
-            rng=random.Random(name),
-            offload=offload,
-        ) as replicas:
+        async with (
+            self.calls(key) as rpc,
+            open_replicas(
+                self.folder / f"{name}.db",
+                key,
+                rpc,
+                now_ms,
+                namespaces=namespaces,
+                peers=self.peers,
+                period_s=period_s,
+                blame=self.faults.append,
+                rng=random.Random(name),
+                offload=offload,
+            ) as replicas,
+        ):
             yield replicas
+
+    def calls(self, key: Key) -> AbstractAsyncContextManager[RpcNode]:
+        """What a node, or somebody who is none, calls with."""
+        return open_rpc(self.net.transport(key.peer), blame=self.faults.append)
 
 
 @pytest.fixture
@@ -160,9 +169,10 @@ async def test_other_rules_and_unknown_namespaces_are_refused(world: World, auto
     async with world.node("ann"), world.node("bob", other) as bob:
         with pytest.raises(Refused, match="other rules"):
             await bob.sync_with(world.keys["ann"].peer)
-        unknown = Request(Pull("nowhere", bytes(32), bytes(32), None, 0, []))
-        with pytest.raises(Refused, match="unknown namespace"):
-            await call(world.net.transport(world.keys["bob"].peer), world.keys["ann"].peer, PROTOCOL, unknown, Page)
+        unknown = Pull("nowhere", bytes(32), bytes(32), None, 0, [])
+        async with world.calls(Key("mallory")) as rpc:
+            with pytest.raises(Refused, match="unknown namespace"):
+                await rpc.call(world.keys["ann"].peer, PULL, unknown, timeout_s=5.0)
 
 
 async def test_bad_operations_are_charged_to_the_sender_and_the_rest_is_kept(
@@ -175,21 +185,20 @@ async def test_bad_operations_are_charged_to_the_sender_and_the_rest_is_kept(
     stranger = signed(mallory, MapSet(author_key(Key("ann").peer, "m"), b"v"), namespace="models")
     late = signed(mallory, MapSet(author_key(mallory.peer, "late"), b"v"), namespace="models", stamp=(NOW_MS << 17))
     wrong = signed(mallory, SetAdd(b"x"), namespace="tags")
-    async with world.node("ann") as ann:
-        push = Request(Push("models", rules, [b"junk", forged, stranger.raw, wrong.raw, late.raw, good.raw]))
-        reply = await call(world.net.transport(mallory.peer), world.keys["ann"].peer, PROTOCOL, push, Pushed)
+    async with world.node("ann") as ann, world.calls(mallory) as rpc:
+        push = Push("models", rules, [b"junk", forged, stranger.raw, wrong.raw, late.raw, good.raw])
+        reply = await rpc.call(world.keys["ann"].peer, PUSH, push, timeout_s=5.0)
         assert reply == Pushed(1)
         assert list(ann.map_items("models").values()) == [b"v"]
         assert [fault.peer for fault in world.faults] == [mallory.peer] * 4
         assert all(fault.penalty > 0 for fault in world.faults)
 
 
-async def test_a_frame_that_is_no_request_is_charged_to_the_sender(world: World, autojump_clock: MockClock) -> None:
+async def test_what_is_no_request_is_charged_to_the_sender(world: World, autojump_clock: MockClock) -> None:
     mallory = Key("mallory")
-    async with world.node("ann") as ann:
-        channel = await world.net.transport(mallory.peer).open(world.keys["ann"].peer, PROTOCOL)
-        await channel.send(b"\xc1" * 50)
-        await channel.receive()
+    async with world.node("ann") as ann, world.calls(mallory) as rpc:
+        with pytest.raises(Refused, match="malformed"):
+            await rpc.call(world.keys["ann"].peer, Method(PULL.name, Pushed, Pushed), Pushed(1), timeout_s=5.0)
         assert [fault.peer for fault in world.faults] == [mallory.peer]
         await ann.set_add("tags", b"alive")
         assert ann.set_members("tags") == [b"alive"]

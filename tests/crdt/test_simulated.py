@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from crdt.namespace import Namespace, author_key
 from crdt.service import Replicas, open_replicas, run_inline
+from node.rpc.node import open_rpc
 from sim.faults import ROUGH
 from sim.world import Build, SimNode, world
 from tests.crdt.helpers import NOW_MS
@@ -23,18 +24,21 @@ NAMESPACES = (Namespace("ratings", "map", "author-keyed"), Namespace("tags", "se
 def build_in(folder: Path) -> Build:
     @asynccontextmanager
     async def build(node: SimNode) -> AsyncIterator[Replicas]:
-        async with open_replicas(
-            folder / f"{node.number}.db",
-            node.identity,
-            node.transport,
-            lambda: NOW_MS + round(trio.current_time() * 1000),
-            namespaces=NAMESPACES,
-            peers=lambda: node.others,
-            period_s=2.0,
-            blame=node.blamed.append,
-            rng=node.random,
-            offload=run_inline,
-        ) as replicas:
+        async with (
+            open_rpc(node.transport, blame=node.blamed.append) as rpc,
+            open_replicas(
+                folder / f"{node.number}.db",
+                node.identity,
+                rpc,
+                lambda: NOW_MS + round(trio.current_time() * 1000),
+                namespaces=NAMESPACES,
+                peers=lambda: node.others,
+                period_s=2.0,
+                blame=node.blamed.append,
+                rng=node.random,
+                offload=run_inline,
+            ) as replicas,
+        ):
             yield replicas
 
     return build

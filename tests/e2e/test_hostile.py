@@ -25,8 +25,9 @@ from wire.errors import ChannelClosed, FrameTooLarge, TransportError
 from wire.identity import Identity
 from wire.limits import FRAME_BYTES_MAX
 from wire.peer import PeerId, from_text
+from wire.rpc.seam import PROTOCOL as RPC
 
-PROTOCOLS = (JOB_PROTOCOL, AUDIT_PROTOCOL, REVEAL_PROTOCOL, PAID_PROTOCOL, DHT, LEDGER, "/quorate/crdt/1")
+PROTOCOLS = (JOB_PROTOCOL, AUDIT_PROTOCOL, REVEAL_PROTOCOL, PAID_PROTOCOL, DHT, LEDGER, RPC)
 
 
 @pytest.fixture(scope="module")
