@@ -13,6 +13,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,10 @@ def _node_routes(app: FastAPI, node: Node) -> None:
     @app.get("/api/v1/peers")
     async def peers() -> dict[str, Any]:
         return {"peers": node.peer_list()}
+
+    @app.post("/api/v1/peers/{peer}/ping")
+    async def ping(peer: str, count: int = 4) -> dict[str, Any]:
+        return {"peer": peer, **asdict(await node.ping(peer, count))}
 
     @app.get("/api/v1/ranking")
     async def ranking() -> dict[str, Any]:

@@ -9,11 +9,12 @@ import json
 import signal
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Annotated
 
 import typer
 
-from node.cli_base import AsJson, Home, client, said, show_json
+from node.cli_base import AsJson, Home, client, fail, said, show_json
 from node.cli_batches import job_batch
 from node.cli_evidence import evidence_app
 from node.cli_jobs import job_app
@@ -138,6 +139,31 @@ def peers(home: Home = None, as_json: AsJson = False) -> None:
             typer.echo(f"    as {record['role']} of {record['model']}: {audits}, ejected {ejected}")
     if not known:
         typer.echo("no peers yet; start with --bootstrap ADDRESS of a node that runs", err=True)
+    return None
+
+
+@app.command()
+def ping(
+    peer: Annotated[str, typer.Argument(help="A peer id, or the end of one that `quorate peers` prints.")],
+    count: Annotated[int, typer.Option(help="Round trips, 1 to 16.")] = 4,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Round trips to a peer: whether this node reaches it, and how long an answer takes."""
+    with client(home) as local:
+        known = [each["peer"] for each in local.raw("GET", "/api/v1/peers")["peers"] if each["peer"].endswith(peer)]
+        if len(known) > 1:
+            raise fail(f"{len(known)} peers end in {peer}: give more of the id", 2)
+        pinged = local.raw("POST", f"/api/v1/peers/{known[0] if known else peer}/ping?count={count}", {})
+    if as_json:
+        return show_json(pinged)
+    typer.echo(f"{pinged['peer']}")
+    typer.echo(f"  first answer {pinged['first_ms']:.1f} ms, finding and dialling included")
+    if pinged["rest_ms"]:
+        times = sorted(pinged["rest_ms"])
+        typer.echo(
+            f"  then {len(times)} round trips: {times[0]:.2f} to {times[-1]:.2f} ms, median {median(times):.2f} ms"
+        )
     return None
 
 

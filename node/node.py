@@ -20,7 +20,7 @@ from crdt.namespace import Namespace, author_key
 from crdt.service import Replicas
 from dht.provider import ProviderAd
 from dht.service import Dht
-from node import intake
+from node import intake, pings
 from node.batch_intake import parse_batch
 from node.jobs import Board, Job
 from node.market import pricing
@@ -77,6 +77,9 @@ SHOWN_ENTRIES = 100
 PULL_S = 5.0
 LOST_PER_ROUND = 4
 """Peers that we lost sight of and look for in one round of catching up."""
+PING_S = 10.0
+"""Seconds for finding a peer and for each round trip to it."""
+
 RECOVER_S = 5.0
 """Seconds to look for a longer history of our own before we sign anything."""
 
@@ -231,12 +234,37 @@ class Node:
         self._nursery.start_soon(self._batch_requester.run, batch)
         return batch
 
+    async def ping(self, peer: str, count: int) -> pings.Pinged:
+        """Round trips to a peer, within `PING_S` seconds each.
+
+        Raises:
+            intake.Refused: no peer id, a count out of range, or no answer.
+        """
+        if not 1 <= count <= pings.PINGS_MAX:
+            raise intake.Refused("bad_request", f"1 to {pings.PINGS_MAX} pings, not {count}")
+        try:
+            target = from_text(peer)
+        except Malformed as exc:
+            raise intake.Refused("bad_request", str(exc)) from exc
+        if target == self.context.identity.peer:
+            raise intake.Refused("bad_request", "that is this node itself")
+        try:
+            with trio.fail_after(PING_S * count):
+                self.context.transport.learn(target, await self.dht.find_peer(target))
+                return await pings.ping(self.context.transport, target, count, lambda: secrets.token_bytes(32))
+        except (TransportError, trio.TooSlowError) as exc:
+            raise intake.Refused("unreachable", f"no answer from {peer}: {exc or 'none in time'}", status=504) from exc
+        except RemoteError as exc:
+            self.context.blame(exc)
+            raise intake.Refused("unreachable", str(exc), status=504) from exc
+
     # ---- background
 
     def serve(self) -> None:
         """Register every protocol that this node answers."""
         context = self.context
         transport = context.transport
+        transport.serve(pings.PROTOCOL, pings.answer)
         transport.serve(PAID_PROTOCOL, answer_calls(Paid, self._payer.on_paid, context.blame))
         if context.settings.serve:
             defended = Keeper(context.now_ms, DEFENDED_MAX, DEFENDED_PER_REQUESTER_MAX)

@@ -85,3 +85,12 @@ def test_a_file_of_jobs_on_the_command_line(swarm: Swarm, tmp_path: Path) -> Non
     mixed.write_text(json.dumps(jobs[0]) + "\n" + json.dumps({**jobs[0], "model": "bytes-gpt"}) + "\n")
     refused = subprocess.run([*command[:-3], str(mixed), *command[-2:]], capture_output=True, text=True, check=False)
     assert (refused.returncode, "a batch has one" in refused.stderr) == (2, True), refused.stderr
+
+
+def test_a_ping_on_the_command_line(swarm: Swarm) -> None:
+    asker, other = swarm.members[:2]
+    command = [sys.executable, "-m", "node", "ping", str(other.peer)[-8:], "--home", str(asker.home), "--count", "3"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    assert other.peer in told.stdout
+    assert "then 2 round trips" in told.stdout

@@ -8,6 +8,8 @@ import httpx
 import pytest
 
 from node.swarm import Member, Swarm, six
+from wire.identity import Identity
+from wire.peer import to_text
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +98,21 @@ def test_a_lone_node_says_that_nobody_serves_the_model(lone: Swarm) -> None:
 
 def test_the_token_is_readable_by_its_owner_only(lone: Swarm) -> None:
     assert (lone.members[0].home / "api.token").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("peer", "count", "status", "said"),
+    [
+        ("nobody", 4, 400, "nobody"),
+        ("SELF", 4, 400, "this node itself"),
+        ("STRANGER", 0, 400, "1 to 16"),
+        ("STRANGER", 1, 504, "no answer from"),
+    ],
+)
+def test_a_ping_that_cannot_be(lone: Swarm, peer: str, count: int, status: int, said: str) -> None:
+    stranger = to_text(Identity.from_seed(b"s" * 32).peer)
+    target = {"SELF": lone.members[0].peer, "STRANGER": stranger}.get(peer, peer)
+    with _api(lone.members[0]) as api:
+        reply = api.post(f"/api/v1/peers/{target}/ping", params={"count": count})
+    assert reply.status_code == status
+    assert said in reply.json()["error"]["message"]

@@ -30,6 +30,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ([*TEXT, '{"prompt": "x"}', "--timeout-s", "nan"], "--timeout-s must be", 2),
         ([*TEXT, '{"prompt": "x"}'], "is one running?", 1),
         (["peers"], "is one running?", 1),
+        (["ping", "12D3KooW"], "is one running?", 1),
         (["id", "backup", "copy", "--passphrase-file", "missing"], "passphrase file", 1),
         (["id", "restore", "copy", "--passphrase-file", "missing"], "passphrase file", 1),
         (["id", "show", "--passphrase-file", "missing"], "passphrase file", 1),
