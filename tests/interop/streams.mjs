@@ -1,28 +1,10 @@
 // A js-libp2p node that pings, identifies and echoes, driven by lines of JSON on its standard input.
-Promise.withResolvers ??= function () {
-  let resolve, reject
-  const promise = new Promise((yes, no) => { resolve = yes; reject = no })
-  return { promise, resolve, reject }
-}
-const { createHash } = await import('node:crypto')
-const { createLibp2p } = await import('libp2p')
-const { tcp } = await import('@libp2p/tcp')
-const { noise } = await import('@chainsafe/libp2p-noise')
-const { yamux } = await import('@chainsafe/libp2p-yamux')
-const { identify } = await import('@libp2p/identify')
-const { ping } = await import('@libp2p/ping')
-const { multiaddr } = await import('@multiformats/multiaddr')
-const readline = await import('node:readline')
+import { createHash } from 'node:crypto'
+import { ping } from '@libp2p/ping'
+import { multiaddr, say, serve, started } from './node.mjs'
 
 const [protocol] = process.argv.slice(2)
-const say = (what) => process.stdout.write(JSON.stringify(what) + '\n')
-const node = await createLibp2p({
-  addresses: { listen: ['/ip4/127.0.0.1/tcp/0'] },
-  transports: [tcp()],
-  connectionEncrypters: [noise()],
-  streamMuxers: [yamux()],
-  services: { identify: identify(), ping: ping() }
-})
+const node = await started({ ping: ping() })
 node.addEventListener('peer:identify', ({ detail }) => {
   say({ identified: detail.peerId.toString(), agent: detail.agentVersion, protocols: detail.protocols })
 })
@@ -59,9 +41,7 @@ async function call (address, count, size) {
   say({ echoed: hash.digest('hex'), missing: left })
 }
 
-say({ peer: node.peerId.toString(), addresses: node.getMultiaddrs().map(String) })
-for await (const line of readline.createInterface({ input: process.stdin })) {
-  const ask = JSON.parse(line)
+await serve(node, async (ask) => {
   try {
     if (ask.ping) say({ pong: await node.services.ping.ping(multiaddr(ask.ping)) })
     if (ask.call) await call(ask.call, ask.count, ask.size)
@@ -72,5 +52,4 @@ for await (const line of readline.createInterface({ input: process.stdin })) {
   } catch (error) {
     say({ refused: error.name })
   }
-}
-await node.stop()
+})

@@ -1,0 +1,32 @@
+// What the scripts share: a js-libp2p node on TCP, Noise and Yamux, and lines of JSON in and out.
+Promise.withResolvers ??= function () {
+  let resolve, reject
+  const promise = new Promise((yes, no) => { resolve = yes; reject = no })
+  return { promise, resolve, reject }
+}
+const { createLibp2p } = await import('libp2p')
+const { tcp } = await import('@libp2p/tcp')
+const { noise } = await import('@chainsafe/libp2p-noise')
+const { yamux } = await import('@chainsafe/libp2p-yamux')
+const { identify } = await import('@libp2p/identify')
+const { multiaddr } = await import('@multiformats/multiaddr')
+const readline = await import('node:readline')
+
+export { multiaddr }
+
+export const say = (what) => process.stdout.write(JSON.stringify(what) + '\n')
+
+export const started = (services) => createLibp2p({
+  addresses: { listen: ['/ip4/127.0.0.1/tcp/0'] },
+  transports: [tcp()],
+  connectionEncrypters: [noise()],
+  streamMuxers: [yamux()],
+  services: { identify: identify(), ...services }
+})
+
+// Says who and where the node is, then does what each line of standard input asks for, to its end.
+export async function serve (node, act) {
+  say({ peer: node.peerId.toString(), addresses: node.getMultiaddrs().map(String) })
+  for await (const line of readline.createInterface({ input: process.stdin })) await act(JSON.parse(line))
+  await node.stop()
+}
