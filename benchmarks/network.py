@@ -1,8 +1,9 @@
 """Figures of the transport, as JSON lines: `python -m benchmarks.network [--quick]`.
 
 Two processes on loopback, the same programs on our own session and muxer and on py-libp2p's (both with our limits),
-in turns in one run; every line compares the two. Lattica, whose calls are RPCs, is measured by `benchmarks.lattica`
-where it installs. Figures are medians over rounds; `rpc` figures are calls per second with 64 under way.
+in turns in one run; every line compares the two. Lattica, whose calls are RPCs, is measured beside them
+(`benchmarks.peers_lattica`) where it installs. Figures are medians over rounds; `rpc` figures are calls per second
+with 64 under way on one channel (`framed`), or 56 on a stream each (`streams`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter, process_time
+from typing import Literal
 
 import trio
 
 from benchmarks.line import show
+from benchmarks.peers import PeerMissing
+from benchmarks.peers_lattica import lattica_figures
 from node.transport_libp2p import Libp2pTransport, open_transport
 from wire.errors import ChannelClosed, RemoteError
 from wire.peer import PeerId, from_text, to_text
@@ -177,6 +181,14 @@ async def bulk_mb_s(transport: Libp2pTransport, peer: PeerId, frames: int) -> fl
     return rate
 
 
+async def with_cpu(server: Server, name: str, calls: int, work: Awaitable[float]) -> Quantities:
+    """A rate, and the CPU time of both processes for one call (of bulk: for one MiB), which other load changes less."""
+    before, began = server.usage()["cpu_s"], process_time()
+    rate = await work
+    spent = process_time() - began + server.usage()["cpu_s"] - before
+    return {name: rate, f"{name.removesuffix('_mb_s')}.cpu_us": 1e6 * spent / calls}
+
+
 async def round_of(server: Server, scale: int) -> Quantities:
     """One round of everything but connections, on one connection."""
     async with client(server) as transport:
@@ -190,17 +202,21 @@ async def round_of(server: Server, scale: int) -> Quantities:
 
         kept = await times_ms(200 * scale, again)
         await channel.aclose()
-        return {
+        found = {
             "network.rtt_new_ms": median(new),
             "network.rtt_new_p99_ms": quantiles(new, n=100)[98],
             "network.rtt_ms": median(kept),
             "network.rtt_p99_ms": quantiles(kept, n=100)[98],
-            "network.rpc_128.streams": await rate_streams(transport, peer, 128, 500 * scale),
-            "network.rpc_128.framed": await rate_framed(transport, peer, 128, 2000 * scale),
-            "network.rpc_256k.streams": await rate_streams(transport, peer, 256 << 10, 60 * scale),
-            "network.rpc_256k.framed": await rate_framed(transport, peer, 256 << 10, 60 * scale),
-            "network.bulk_mb_s": await bulk_mb_s(transport, peer, 32 * scale),
         }
+        for label, size, few, many in (("rpc_128", 128, 500, 2000), ("rpc_256k", 256 << 10, 60, 60)):
+            streams, framed = few * scale, many * scale
+            work = rate_streams(transport, peer, size, streams)
+            found |= await with_cpu(server, f"network.{label}.streams", streams, work)
+            found |= await with_cpu(
+                server, f"network.{label}.framed", framed, rate_framed(transport, peer, size, framed)
+            )
+        frames = 32 * scale
+        return found | await with_cpu(server, "network.bulk_mb_s", frames, bulk_mb_s(transport, peer, frames))
 
 
 async def connections(server: Server, count: int, idle_s: float) -> Quantities:
@@ -235,12 +251,17 @@ async def connections(server: Server, count: int, idle_s: float) -> Quantities:
     }
 
 
-UNITS = {"_ms": "ms", "_mb_s": "MB/s", "_mb": "MB", "_kb": "KiB", "_pct": "%"}
+UNITS = {"_us": "us", "_ms": "ms", "_mb_s": "MB/s", "_mb": "MB", "_kb": "KiB", "_pct": "%"}
 
 
 def unit_of(name: str) -> str:
     """The unit at the end of a figure's name; calls per second elsewhere."""
     return next((unit for ending, unit in UNITS.items() if name.endswith(ending)), "calls/s")
+
+
+def better(name: str) -> Literal["higher", "lower"]:
+    """Which way a figure is better."""
+    return "higher" if unit_of(name) in ("calls/s", "MB/s") else "lower"
 
 
 async def measure(rounds: int, scale: int, idle_s: float) -> list[Quantities]:
@@ -266,10 +287,17 @@ def main() -> None:
         trio.run(serve, sys.argv[2] == "fast")
         return
     quick = "--quick" in sys.argv
-    ours, stock = trio.run(measure, 1 if quick else 5, 2 if quick else 5, 2.0 if quick else 10.0)
+    ours, stock = trio.run(measure, 1 if quick else 5, 1 if quick else 5, 2.0 if quick else 10.0)
     for name in sorted(ours):
-        better = "higher" if unit_of(name) in ("calls/s", "MB/s") else "lower"
-        show(name, ours[name], unit_of(name), better=better, peer="py-libp2p 0.8.1", peer_value=stock[name])
+        show(name, ours[name], unit_of(name), better=better(name), peer="py-libp2p 0.8.1", peer_value=stock[name])
+    try:
+        theirs = lattica_figures(quick)
+    except PeerMissing as exc:
+        name = "network.rtt_ms"
+        show(name, ours[name], unit_of(name), better=better(name), peer="lattica 1.0.21", error=str(exc)[:200])
+        return
+    for name, value in sorted(theirs.items()):
+        show(name, ours[name], unit_of(name), better=better(name), peer="lattica 1.0.21", peer_value=value)
 
 
 if __name__ == "__main__":
