@@ -77,6 +77,9 @@ CONNECTIONS_PER_PEER_MAX = 4
 STREAMS_MAX = 8192
 """Streams over all connections."""
 
+GOODBYE_S = 0.25
+"""Seconds for closing connections in order before their sockets are closed under them."""
+
 HANDSHAKE_S = 5
 """Seconds for each step of bringing up a connection or a stream."""
 
@@ -294,3 +297,20 @@ def _resource_manager() -> ResourceManager:
         enable_graceful_degradation=False,
         enable_rate_limiting=False,
     )
+
+
+async def give_up(swarm: Swarm, peer: PeerId) -> None:
+    """Close all connections with a peer that have died, in order if that is quick, without a trace otherwise.
+
+    A router between us may have forgotten them, so that nothing we send arrives; a new connection between the same
+    two ports must not wait for the kernel to notice.
+    """
+    for connection in swarm.get_connections(libp2p_id(peer)):
+        session = getattr(cast(Any, connection).muxed_conn, "secured_conn", None)
+        if isinstance(session, NoiseSession):
+            try:
+                session.forget()
+            except OSError:
+                continue  # its socket is closed already
+    with trio.move_on_after(GOODBYE_S):
+        await swarm.close_peer(libp2p_id(peer))

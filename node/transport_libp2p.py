@@ -14,7 +14,7 @@ connection; afterwards the proposal travels with the first frame, and a refusal 
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -25,10 +25,9 @@ from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
 from libp2p.host.exceptions import StreamFailure
 from libp2p.network.swarm import Swarm
-from libp2p.utils.address_validation import expand_wildcard_address
 from multiaddr import Multiaddr
-from multiaddr.exceptions import Error as MultiaddrError
 
+from node.address_book import AddressBook, dialed_at
 from node.channel_libp2p import LOST, Libp2pChannel
 from node.libp2p.admission import Admission
 from node.libp2p.channel import MuxedChannel
@@ -36,74 +35,20 @@ from node.libp2p.connections import Muxers
 from node.libp2p.gate import Gate
 from node.libp2p.muxed_stream import MuxedStream
 from node.libp2p.negotiating import agree, open_stream
-from node.libp2p_host import NoiseOnly, build_host, libp2p_id, peer_id
+from node.libp2p_host import GOODBYE_S, HANDSHAKE_S, NoiseOnly, build_host, give_up, libp2p_id, peer_id
 from node.reach.addresses import Circuit, Endpoint, circuit, endpoint, scope
 from wire.errors import LocalError, Malformed, TransportError, Unreachable
 from wire.identity import Identity
-from wire.limits import ADDRESSES_PER_PEER_MAX, CHANNELS_PER_PEER_MAX
-from wire.peer import PeerId, short, to_text
+from wire.limits import CHANNELS_PER_PEER_MAX
+from wire.peer import PeerId, short
 from wire.serving import Blame, Bug, run_handler
 from wire.transport import Channel, Handler
-
-PEERS_KNOWN_MAX = 4096
-"""Peers whose addresses are remembered; the least recently learned is forgotten."""
 
 DIAL_S = 5.0
 """Seconds for one address: TCP, Noise and Yamux together."""
 
 HEAD_START_S = 1.0
 """Seconds for the direct addresses of a peer before its relays are dialled beside them."""
-
-GOODBYE_S = 0.25
-"""Seconds for closing connections in order before their sockets are closed under them."""
-
-
-class AddressBook:
-    """Where peers may be dialled: bounded, newest first, only addresses that name TCP and no other peer.
-
-    Or a relay, by circuit addresses.
-    """
-
-    def __init__(self) -> None:
-        self._of: OrderedDict[PeerId, list[Multiaddr]] = OrderedDict()
-
-    def learn(self, peer: PeerId, addresses: Sequence[str]) -> None:
-        """Put `addresses` before those already known; what cannot be dialled is skipped."""
-        new = [parsed for text in addresses[:ADDRESSES_PER_PEER_MAX] if (parsed := _dialable(text, peer)) is not None]
-        old = self._of.pop(peer, [])
-        merged = list(dict.fromkeys(new + old))[:ADDRESSES_PER_PEER_MAX]
-        if merged:
-            self._of[peer] = merged
-        while len(self._of) > PEERS_KNOWN_MAX:
-            self._of.popitem(last=False)
-
-    def addresses(self, peer: PeerId) -> list[Multiaddr]:
-        """Without the `/p2p` part; empty for a stranger."""
-        return list(self._of.get(peer, ()))
-
-
-def _dialable(text: str, peer: PeerId) -> Multiaddr | None:
-    if len(text) > 256:
-        return None
-    if (relayed := circuit(text, peer)) is not None:
-        return Multiaddr(relayed.text())
-    try:
-        address = Multiaddr(text)
-        names = [protocol.name for protocol in address.protocols()]
-        if names[1:] == ["tcp", "p2p"] and address.value_for_protocol("p2p") == to_text(peer):
-            address, names = Multiaddr(text.rpartition("/p2p/")[0]), names[:-1]
-    except (MultiaddrError, ValueError):
-        return None
-    return address if names[:1] in (["ip4"], ["ip6"], ["dns4"], ["dns6"]) and names[1:] == ["tcp"] else None
-
-
-def _dialed_at(listened: Multiaddr) -> list[Multiaddr]:
-    """Where others dial what we listen on: a wildcard stands for the addresses of this machine's interfaces."""
-    host = listened.value_for_protocol(next(iter(listened.protocols())).code)
-    if host not in ("0.0.0.0", "::"):
-        return [listened]
-    bare, _, name = str(listened).rpartition("/p2p/")
-    return [Multiaddr(f"{address}/p2p/{name}") for address in expand_wildcard_address(Multiaddr(bare))]
 
 
 class _Opening:
@@ -138,6 +83,7 @@ class Libp2pTransport:
         self._admission = Admission()
         self._muxers = Muxers(swarm)
         self._advertised: tuple[str, ...] = ()
+        self._hidden: frozenset[Endpoint] = frozenset()
         self._from_listening: set[PeerId] = set()
         self.dial_circuit: DialCircuit | None = None
         self._handlers: dict[str, Handler] = {}
@@ -150,15 +96,16 @@ class Libp2pTransport:
         return self._peer
 
     def addresses(self) -> list[str]:
-        return list(dict.fromkeys([*self._advertised, *self.listening()]))
+        shown = [address for address in self.listening() if endpoint(address) not in self._hidden]
+        return list(dict.fromkeys([*self._advertised, *shown]))
 
     def listening(self) -> list[str]:
         """Where we listen; a wildcard stands for the addresses of this machine's interfaces."""
-        return [str(address) for listened in self._host.get_addrs() for address in _dialed_at(listened)]
+        return [str(address) for listened in self._host.get_addrs() for address in dialed_at(listened)]
 
-    def advertise(self, addresses: Sequence[str]) -> None:
-        """Where else we were proven to be reached, before the addresses that we listen on."""
-        self._advertised = tuple(addresses)
+    def advertise(self, addresses: Sequence[str], *, hide: Sequence[Endpoint] = ()) -> None:
+        """Where else we are reached, before what we listen on; and where we listen in vain."""
+        self._advertised, self._hidden = tuple(addresses), frozenset(hide)
 
     @property
     def network(self) -> tuple[BasicHost, Swarm]:
@@ -168,6 +115,16 @@ class Libp2pTransport:
     def from_listening(self, peer: PeerId) -> bool:
         """Whether the connection with `peer` was dialled from our listening port."""
         return peer in self._from_listening and self._is_connected(peer)
+
+    async def connect_directly(self, peer: PeerId, address: str) -> None:
+        """Make a direct connection at one address, whatever connections there are.
+
+        Raises:
+            Unreachable: it failed.
+        """
+        reasons: list[str] = []
+        if not await self._dial_directly(peer, [Multiaddr(address)], reasons):
+            raise Unreachable(f"{short(peer)}: {'; '.join(reasons)}")
 
     def source(self, target: Endpoint) -> tuple[str, int] | None:
         """Where to dial a public endpoint from: the listening port, so that routers map it and hole punching works."""
@@ -210,7 +167,7 @@ class Libp2pTransport:
             except LOST as exc:
                 # the connection died under us: it may have been stale, so dial once more
                 lost: Exception = exc
-                await self._drop(peer)
+                await give_up(self._swarm, peer)
         raise Unreachable(f"connection with {short(peer)} lost: {lost}") from lost
 
     async def _connect_aside(self, peer: PeerId) -> None:
@@ -264,16 +221,18 @@ class Libp2pTransport:
     async def _new_stream(self, peer: PeerId, protocol: str) -> INetStream:
         for attempt in (1, 2):
             await self._connect(peer)
+            began = trio.current_time()
             try:
                 return await self._host.new_stream(libp2p_id(peer), [TProtocol(protocol)])
             except StreamFailure as exc:
-                if self._is_connected(peer):
+                silent = trio.current_time() - began >= 0.9 * HANDSHAKE_S  # nothing came back: an address has changed
+                if self._is_connected(peer) and not silent:
                     raise Unreachable(f"{short(peer)} does not serve {protocol}") from exc
                 lost: Exception = exc
             except (*LOST, trio.TooSlowError) as exc:
                 lost = exc
             # the connection died under us: it may have been stale, so dial once more
-            await self._drop(peer)
+            await give_up(self._swarm, peer)
             if attempt == 2:
                 raise Unreachable(f"connection with {short(peer)} lost: {lost}") from lost
         raise AssertionError("unreachable code")
@@ -283,10 +242,6 @@ class Libp2pTransport:
             not connection.is_closed and not cast(Any, connection.muxed_conn).event_shutting_down.is_set()
             for connection in self._swarm.get_connections(libp2p_id(peer))
         )
-
-    async def _drop(self, peer: PeerId) -> None:
-        with trio.move_on_after(GOODBYE_S):
-            await self._swarm.close_peer(libp2p_id(peer))
 
     async def _connect(self, peer: PeerId) -> None:
         """Make sure of one connection; concurrent callers share the dial."""

@@ -1,9 +1,10 @@
-"""Which connection with a peer is used: one of our own muxer that stands."""
+"""Which connection with a peer is used: one of our own muxer that stands, a direct one before one through a relay."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
+from libp2p.connection_types import ConnectionType
 from libp2p.network.swarm import Swarm
 
 from node.libp2p.muxer import Muxer
@@ -12,7 +13,7 @@ from wire.peer import PeerId
 
 
 class Muxers:
-    """Remembers the muxer last used with each peer, for a look-up in the swarm costs as much as a small call."""
+    """Remembers the direct muxer used with each peer, for a look-up in the swarm costs as much as a small call."""
 
     def __init__(self, swarm: Swarm) -> None:
         self._swarm = swarm
@@ -24,9 +25,10 @@ class Muxers:
         if muxer is not None and not muxer.event_shutting_down.is_set():
             return muxer
         self._known = {each: known for each, known in self._known.items() if known.lost is None}
-        for connection in self._swarm.get_connections(libp2p_id(peer)):
-            muxer = cast(Any, connection).muxed_conn
-            if isinstance(muxer, Muxer) and not muxer.event_shutting_down.is_set():
-                self._known[peer] = muxer
-                return muxer
-        return None
+        muxers = [cast(Any, connection).muxed_conn for connection in self._swarm.get_connections(libp2p_id(peer))]
+        standing = [one for one in muxers if isinstance(one, Muxer) and not one.event_shutting_down.is_set()]
+        for one in standing:
+            if one.get_connection_type() is ConnectionType.DIRECT:
+                self._known[peer] = one
+                return one
+        return standing[0] if standing else None

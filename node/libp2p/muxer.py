@@ -55,6 +55,7 @@ class Muxer(IMuxedConn):
         self._initiator = secured_conn.is_initiator if is_initiator is None else is_initiator
         self.core = YamuxConnection(initiator=self._initiator, now=trio.current_time())
         self.lost: str | None = None
+        self.heard_at = trio.current_time()
         self.confirmed: set[str] = set()
         self.event_started, self.event_shutting_down, self.event_closed = trio.Event(), trio.Event(), trio.Event()
         self._streams: dict[int, MuxedStream] = {}
@@ -135,7 +136,8 @@ class Muxer(IMuxedConn):
         try:
             while self.lost is None:
                 chunk = await self.secured_conn.receive()
-                for event in self.core.receive(chunk, trio.current_time()):
+                self.heard_at = trio.current_time()
+                for event in self.core.receive(chunk, self.heard_at):
                     self._on_event(event)
                 if self.core.has_output:  # what is said in answer goes out with the next data, or after this turn
                     self.flush_later()

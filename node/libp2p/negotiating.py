@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import trio
+from libp2p.stream_muxer.exceptions import MuxedConnUnavailable
 
 from node.libp2p.multiselect import ProtocolRefused, Responder
 from node.libp2p.muxed_stream import MuxedStream
@@ -21,9 +22,9 @@ async def open_stream(muxer: Muxer, peer: PeerId, protocol: str) -> MuxedStream:
 
     Raises:
         Unreachable: it does not serve `protocol`, or does not say so in time.
-        LOST: the connection has ended.
+        LOST: the connection has ended, or nothing at all comes from the other side any more.
     """
-    stream = muxer.open_now()
+    stream, began = muxer.open_now(), trio.current_time()
     try:
         stream.propose(protocol)
         if protocol not in muxer.confirmed:
@@ -34,6 +35,8 @@ async def open_stream(muxer: Muxer, peer: PeerId, protocol: str) -> MuxedStream:
         raise Unreachable(f"{short(peer)} does not serve {protocol}") from exc
     except (Malformed, trio.TooSlowError) as exc:
         stream.abort("no answer to our proposal")
+        if isinstance(exc, trio.TooSlowError) and muxer.heard_at < began:
+            raise MuxedConnUnavailable(f"{short(peer)} has fallen silent") from exc
         raise Unreachable(f"{short(peer)} did not answer to {protocol}: {exc}") from exc
     except trio.Cancelled:
         stream.abort("cancelled while opening")

@@ -9,6 +9,8 @@ other. A stream of messages that does not authenticate ends the session (`NoiseV
 from __future__ import annotations
 
 import os
+import socket
+import struct
 from typing import Any, cast
 
 import trio
@@ -155,6 +157,11 @@ class NoiseSession(SecureSession):
 
     async def close(self) -> None:
         await self._raw.close()
+
+    def forget(self) -> None:
+        """Let `close` forget what is unsent and leave no trace of the connection: its two ports may be used again."""
+        if self._socket is not None:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def upgrade(session: ISecureConn, acceptor: Any = None) -> ISecureConn:

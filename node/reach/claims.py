@@ -1,8 +1,9 @@
 """Which of our addresses were proven: dialled back by others. Sans-IO.
 
 An address is a *claim* until servers on at least `PROOFS_MIN` IP addresses have dialled it from a fresh connection and
-met our key there, more of them than failed. Only proven addresses, and those that we listen on, are advertised. One
-voice per IP address of a server, the newest; a voice is forgotten after `CLAIM_S`, so a claim must be proven again.
+met our key there, more of them than failed. Only proven addresses are advertised, and those that we listen on unless
+they were *disproved* in the same way. One voice per IP address of a server, the newest; a voice is forgotten after
+`CLAIM_S`, so a claim must be proven again.
 
 What it cannot show: a router that filters by IP address alone, not by port, lets the servers back in because we dialled
 them; strangers may still be kept out. They then come through a relay, so the mistake costs a dial.
@@ -53,6 +54,14 @@ class Claims:
     def proven(self, now: float) -> list[Endpoint]:
         """Addresses at which strangers reach us."""
         return [at for at in self._said if self._holds(at, now)]
+
+    def disproved(self, now: float) -> list[Endpoint]:
+        """Addresses at which strangers do not reach us, although we may listen there."""
+        return [at for at in self._said if self._fails(at, now)]
+
+    def _fails(self, at: Endpoint, now: float) -> bool:
+        reached, failed = self.voices(at, now)
+        return failed >= PROOFS_MIN and failed > reached
 
     def _holds(self, at: Endpoint, now: float) -> bool:
         reached, failed = self.voices(at, now)

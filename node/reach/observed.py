@@ -69,6 +69,11 @@ class Observed:
         """Where most servers see our listening port; None if too few agree."""
         return _winner(Counter(self._seen(now)))
 
+    def guesses(self, now: float) -> list[Endpoint]:
+        """Everything that anybody saw, the newest first: not to be advertised, but worth a dial."""
+        voices = sorted(self._voices.values(), key=lambda voice: -voice[2])
+        return list(dict.fromkeys(seen for _, seen, heard in voices if now - heard <= VOICE_S))
+
     def kind(self, own_ips: Collection[str], now: float) -> Kind:
         """What NAT these voices show, given the IP addresses of our own interfaces."""
         seen = self._seen(now)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.address_book import PEERS_KNOWN_MAX, AddressBook
 from node.framing import FrameReader, encode_frame
-from node.transport_libp2p import PEERS_KNOWN_MAX, AddressBook
 from wire.errors import FrameTooLarge
 from wire.limits import ADDRESSES_PER_PEER_MAX, FRAME_BYTES_MAX
 from wire.peer import PeerId, to_text

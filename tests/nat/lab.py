@@ -203,7 +203,7 @@ class Lab:
         """Give a router another address outside, as a provider does at night: all its translations are void."""
         self._count += 1
         new = f"203.0.113.{self._count}"
-        router.run(f"ip addr flush dev wan; {_wan_address(new)}")
+        router.run(f"ip link set wan down; ip addr flush dev wan; {_wan_address(new)}")
         router.addresses[0] = new
 
     # ---- inside

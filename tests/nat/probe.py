@@ -13,6 +13,8 @@ from typing import Any
 
 import trio
 
+from node.reach.quota import Limits
+from node.reach.service import Reach, open_reach
 from node.transport_libp2p import Libp2pTransport, open_transport
 from wire.errors import RemoteError, TransportError
 from wire.peer import from_text, to_text
@@ -29,8 +31,9 @@ async def _echo(channel: Channel) -> None:
 class Probe:
     """The commands, one method each."""
 
-    def __init__(self, transport: Libp2pTransport) -> None:
+    def __init__(self, transport: Libp2pTransport, reach: Reach) -> None:
         self._transport = transport
+        self._reach = reach
         self._kept: Channel | None = None
 
     async def learn(self, peer: str, addresses: list[str]) -> None:
@@ -40,6 +43,72 @@ class Probe:
     async def addresses(self) -> list[str]:
         """What we advertise."""
         return self._transport.addresses()
+
+    async def drop(self, peer: str) -> None:
+        """Close the connections with a peer."""
+        await self._reach.ways.drop(from_text(peer))
+
+    async def view(self) -> dict[str, Any]:
+        """What is known of how we are reached."""
+        return self._reach.view()
+
+    async def until(self, seconds_max: float, **wanted: Any) -> float:
+        """Wait until the view has these values (`True` stands for any that is not empty); the seconds that it took."""
+        return await self._wait(seconds_max, lambda: all(_fits(self._reach.view()[key], wanted[key]) for key in wanted))
+
+    async def until_settled(self, relays: int, seconds_max: float) -> None:
+        """Wait until our addresses were checked by all relays, and either one was proven or all let us in."""
+
+        def settled() -> bool:
+            view = self._reach.view()
+            known = view["nat"] != "unknown" and view["peers_direct"] >= relays
+            judged = [claim["reached"] + claim["failed"] >= relays for claim in view["claims"]]
+            return known and bool(judged) and all(judged) and bool(view["proven"] or len(view["relays"]) >= relays)
+
+        await self._wait(seconds_max, settled)
+
+    async def until_relays(self, count: int, seconds_max: float) -> float:
+        """Wait until so many relays let us in; the seconds that it took."""
+        return await self._wait(seconds_max, lambda: len(self._reach.view()["relays"]) == count)
+
+    async def until_direct(self, peer: str, seconds_max: float) -> float:
+        """Wait for a direct connection with a peer; the seconds that it took."""
+        return await self._wait(seconds_max, lambda: self._path(peer) in ("direct", "both"))
+
+    async def until_path(self, peer: str, path: str, seconds_max: float) -> float:
+        """Wait until the ways to a peer are `direct`, `relayed`, `both` or `none`; the seconds that it took."""
+        return await self._wait(seconds_max, lambda: self._path(peer) == path)
+
+    async def path(self, peer: str) -> str:
+        """The ways to a peer now."""
+        return self._path(peer)
+
+    def _path(self, peer: str) -> str:
+        ways, other = self._reach.ways, from_text(peer)
+        direct, relayed = bool(ways.direct(other)), bool(ways.relayed(other))
+        return {(True, True): "both", (True, False): "direct", (False, True): "relayed"}.get((direct, relayed), "none")
+
+    async def _wait(self, seconds_max: float, holds: Callable[[], bool]) -> float:
+        began = trio.current_time()
+        with trio.fail_after(seconds_max):
+            while not holds():  # noqa: ASYNC110 - the library has no event for what changes here
+                await trio.sleep(0.02)
+        return trio.current_time() - began
+
+    async def bulk(self, peer: str, megabytes: int, seconds_max: float) -> float:
+        """Send frames of 1 MB and get each back; the seconds that it took."""
+        began = trio.current_time()
+        with trio.fail_after(seconds_max):
+            channel = await self._transport.open(from_text(peer), ECHO)
+            try:
+                for number in range(megabytes):
+                    frame = bytes([number]) * 1_000_000
+                    await channel.send(frame)
+                    if await channel.receive() != frame:
+                        raise AssertionError("the echo is another frame")
+            finally:
+                await channel.aclose()
+        return trio.current_time() - began
 
     async def echo(self, peer: str, seconds_max: float) -> float:
         """Open a channel, send one frame, get it back; the seconds that it took."""
@@ -64,11 +133,20 @@ class Probe:
         with trio.fail_after(seconds_max):
             await _there_and_back(self._kept)
 
+    async def let_go(self) -> None:
+        """Close the channel that was kept."""
+        assert self._kept is not None
+        await self._kept.aclose()
+
 
 async def _there_and_back(channel: Channel) -> None:
     await channel.send(b"there and back")
     if await channel.receive() != b"there and back":
         raise AssertionError("the echo is another frame")
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    return bool(value) if wanted is True else bool(value == wanted)
 
 
 def _say(**said: Any) -> None:
@@ -88,10 +166,14 @@ async def _obey(probe: Probe, line: str) -> None:
 
 async def main(config: dict[str, Any]) -> None:
     """Run until the input ends."""
-    async with open_transport(config["seed"].encode(), listen=config["listen"], blame=_blame) as transport:
+    limits = Limits(**config["relay"]) if "relay" in config else None
+    async with (
+        open_transport(config["seed"].encode(), listen=config["listen"], blame=_blame) as transport,
+        open_reach(transport, relays=config.get("relays", ()), limits=limits, blame=_blame) as reach,
+    ):
         transport.serve(ECHO, _echo)
         _say(peer=to_text(transport.peer), addresses=transport.addresses())
-        probe = Probe(transport)
+        probe = Probe(transport, reach)
         while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
             await _obey(probe, line)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.nat.conftest import ROOT, ProbeError, Probes
 from tests.nat.lab import PATH, Lab, Nat
+from tests.nat.probes import ROOT, ProbeError, Probes
 
 
 async def test_two_behind_cones_cannot_dial_each_other(lab: Lab, probes: Probes) -> None:

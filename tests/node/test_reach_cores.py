@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,8 +16,12 @@ from node.reach.addresses import Circuit, Endpoint, circuit, endpoint, scope
 from node.reach.circuit_messages import Status
 from node.reach.claims import CLAIM_S, CLAIMS_MAX, PROOFS_MIN, Claims, candidates
 from node.reach.gate import ADDRESSES_MAX, AT_ONCE_MAX, DIALS_MAX, DIALS_PER_IP_MAX, PERIOD_S, Gate
+from node.reach.messages import ReachAsk, ReachReply, check_ask, check_reply
 from node.reach.observed import VOICE_S, Kind, Observed
 from node.reach.quota import Limits, Quota
+from tests.repo.project import ROOT
+from wire import codec
+from wire.errors import Malformed
 from wire.peer import PeerId, to_text
 
 A, B, C, D = (PeerId(bytes([n]) * 32) for n in range(1, 5))
@@ -128,6 +135,7 @@ def test_proven_is_what_two_fresh_machines_reached_and_fewer_missed(
         newest[server] = (reached, at)
     votes = Counter(reached for reached, at in newest.values() if now - at <= CLAIM_S)
     assert (claims.proven(now) == [HERE]) is (votes[True] >= PROOFS_MIN and votes[True] > votes[False])
+    assert (claims.disproved(now) == [HERE]) is (votes[False] >= PROOFS_MIN and votes[False] > votes[True])
 
 
 def test_what_was_said_of_an_address_that_is_gone_is_forgotten() -> None:
@@ -256,3 +264,27 @@ class QuotaMachine(RuleBasedStateMachine):
 
 
 TestQuota = QuotaMachine.TestCase
+
+
+MESSAGES = json.loads((ROOT / "tests/vectors/reach-v1.json").read_text())["messages"]
+
+
+@pytest.mark.parametrize("vector", MESSAGES, ids=lambda vector: vector["name"])
+def test_message_vector(vector: dict[str, Any]) -> None:
+    raw = bytes.fromhex(vector["hex"])
+    found: Any = "refused"
+    for kind in (ReachAsk, ReachReply):
+        with suppress(Malformed):
+            message = codec.decode(kind, raw)
+            if isinstance(message, ReachAsk):
+                check_ask(message)
+                found = {"addresses": message.addresses}
+            else:
+                check_reply(message, ReachAsk([""] * len(message.dialled)))
+                found = {"seen": message.seen, "dialled": message.dialled}
+    assert found == vector["expect"]
+
+
+def test_a_reply_answers_every_address() -> None:
+    with pytest.raises(Malformed):
+        check_reply(ReachReply(HERE.text(), [True]), ReachAsk([]))

@@ -1,0 +1,229 @@
+"""Both parts of `/quorate/reach/1`, over the Transport seam: telling peers what we see of them, and asking them.
+
+The server dials back through `dial_back`, from a fresh host, and only what its `Gate` admits. The client asks peers
+that it dialled from its listening port, anew whenever its connections or its own addresses have changed, and keeps
+what they say in `Observed` and `Claims`. Format: docs/spec/reach.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import trio
+
+from node.reach.addresses import Endpoint, endpoint, scope
+from node.reach.claims import Claims, candidates
+from node.reach.gate import Gate
+from node.reach.messages import REACH_PROTOCOL, ReachAsk, ReachReply, check_ask, check_reply
+from node.reach.observed import Kind, Observed
+from wire.call import answer_calls, call
+from wire.codec import Wire
+from wire.errors import Busy, LocalError, Malformed, RemoteError, TransportError
+from wire.peer import PeerId
+from wire.serving import Blame
+from wire.transport import Channel, Transport
+
+DialBack = Callable[[PeerId, Endpoint], Awaitable[bool]]
+
+LOOK_S = 0.5
+"""How often the client looks whether anything has changed."""
+
+PERIOD_S = 600.0
+"""Seconds after which everything is checked again although nothing has changed."""
+
+RETRY_S = 4.0
+"""Seconds after which what a server left open is asked again; twice as long each time that nothing comes of it."""
+
+ASK_S = 6.0
+"""Seconds for one answer: the server's own dials take up to half of that."""
+
+SERVERS_MAX = 4
+"""Peers asked at a time."""
+
+ROUNDS_MAX = 3
+"""Rounds in a row: the first shows where others see us, the next whether they reach us there."""
+
+
+class Network(Protocol):
+    """What is needed of the transport besides the seam."""
+
+    def connected(self) -> list[PeerId]:
+        """Peers with which a connection stands."""
+        ...
+
+    def listening(self) -> list[str]:
+        """Where we listen, wildcards replaced by our interfaces' addresses."""
+        ...
+
+    def from_listening(self, peer: PeerId) -> bool:
+        """Whether the connection with `peer` was dialled from our listening port."""
+        ...
+
+
+class ReachServer:
+    """Answers what we see of a peer, and whether it can be dialled."""
+
+    def __init__(self, seen: Callable[[PeerId], Endpoint | None], dial_back: DialBack, blame: Blame) -> None:
+        self._seen = seen
+        self._dial_back = dial_back
+        self._gate = Gate()
+        self._answer = answer_calls(ReachAsk, self._handle, blame)
+
+    async def serve(self, channel: Channel) -> None:
+        """A channel handler."""
+        await self._answer(channel)
+
+    async def _handle(self, peer: PeerId, ask: ReachAsk) -> Wire:
+        check_ask(ask)
+        seen = self._seen(peer)
+        if seen is None:
+            raise LocalError("asked over a relay: there is nothing to see")
+        admitted = self._gate.admit(ask.addresses, seen, trio.current_time())
+        dialled: list[bool | None] = [None] * len(ask.addresses)
+
+        async def dial(place: int, at: Endpoint) -> None:
+            try:
+                dialled[place] = await self._dial_back(peer, at)
+            finally:
+                self._gate.done()
+
+        async with trio.open_nursery() as nursery:
+            for place, at in enumerate(admitted):
+                if at is not None:
+                    nursery.start_soon(dial, place, at)
+        return ReachReply(seen.text(), dialled)
+
+
+class Checker:
+    """Keeps what is known about our own addresses.
+
+    Args:
+        where: the endpoint of a peer to which a direct connection stands.
+        connections: what distinguishes the direct connections with a peer from those of another moment.
+        changed: called when what is proven or disproved, or our kind of NAT, has changed.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        network: Network,
+        where: Callable[[PeerId], Endpoint | None],
+        connections: Callable[[PeerId], object],
+        changed: Callable[[], None],
+    ) -> None:
+        self._transport = transport
+        self._network = network
+        self._where = where
+        self._connections = connections
+        self._changed = changed
+        self._observed = Observed()
+        self._claims = Claims()
+        self._shown: object = None
+
+    # ---- what is known
+
+    @property
+    def kind(self) -> Kind:
+        """The NAT that we are behind."""
+        return self._observed.kind([at.ip for at in self._listening()], trio.current_time())
+
+    @property
+    def seen(self) -> Endpoint | None:
+        """Where most servers see our listening port."""
+        return self._observed.endpoint(trio.current_time())
+
+    def proven(self) -> list[Endpoint]:
+        """Addresses at which strangers reach us."""
+        return self._claims.proven(trio.current_time())
+
+    def disproved(self) -> list[Endpoint]:
+        """Addresses at which they do not."""
+        return self._claims.disproved(trio.current_time())
+
+    def claims(self) -> list[tuple[Endpoint, int, int]]:
+        """Each address that we may be reached at: how many servers reached it, how many did not."""
+        now = trio.current_time()
+        return [(at, *self._claims.voices(at, now)) for at in self._claims.candidates()]
+
+    async def guesses(self) -> Sequence[Endpoint]:
+        """Where somebody might reach us, the likeliest first; asks if nobody has said anything yet."""
+        if not self._observed.guesses(trio.current_time()):
+            await self._round()
+        now = trio.current_time()
+        return list(dict.fromkeys([*self.proven(), *self._observed.guesses(now), *self._claims.candidates()]))
+
+    # ---- asking
+
+    async def run(self) -> None:
+        """Check whenever something has changed, for ever."""
+        known: object = None
+        own: list[Endpoint] = []
+        due, pause_s = 0.0, RETRY_S
+        while True:
+            servers = [(server, self._connections(server)) for server in self._servers()]
+            if self._listening() != own:
+                own = self._listening()
+                self._observed.forget()
+                known = None
+            if servers != known:
+                known, due, pause_s = servers, 0.0, RETRY_S
+            if servers and trio.current_time() >= due:
+                whole = await self._rounds()
+                due = trio.current_time() + (PERIOD_S if whole else pause_s)
+                pause_s = min(2 * pause_s, PERIOD_S)
+            await trio.sleep(LOOK_S)
+
+    async def _rounds(self) -> bool:
+        """Ask until the answers ask for nothing new; whether every server had something to say to everything."""
+        whole = False
+        for _ in range(ROUNDS_MAX):
+            asked = self._claims.candidates()
+            whole = await self._round()
+            if self._claims.candidates() == asked:
+                break
+        if (shown := (self.kind, self.proven(), self.disproved())) != self._shown:
+            self._shown = shown
+            self._changed()
+        return whole
+
+    async def _round(self) -> bool:
+        asked = self._claims.candidates()
+        open_questions: list[PeerId] = []
+        async with trio.open_nursery() as nursery:
+            for server in self._servers()[:SERVERS_MAX]:
+                nursery.start_soon(self._ask, server, asked, open_questions)
+        found = candidates(self._listening(), self._observed, trio.current_time())
+        self._claims.set_candidates(found)
+        return not open_questions
+
+    def _servers(self) -> list[PeerId]:
+        """Peers to which our listening port has a direct connection."""
+        direct = [peer for peer in self._network.connected() if self._where(peer) is not None]
+        return sorted(peer for peer in direct if self._network.from_listening(peer))
+
+    def _listening(self) -> list[Endpoint]:
+        found = [at for text in self._network.listening() if (at := endpoint(text)) is not None]
+        return [at for at in found if scope(at.ip) != "none"]
+
+    async def _ask(self, server: PeerId, claimed: Sequence[Endpoint], open_questions: list[PeerId]) -> None:
+        ask = ReachAsk([at.text() for at in claimed])
+        where = self._where(server)
+        if where is None:
+            return
+        open_questions.append(server)
+        try:
+            with trio.fail_after(ASK_S):
+                reply = await call(self._transport, server, REACH_PROTOCOL, ask, ReachReply)
+            check_reply(reply, ask)
+        except (TransportError, RemoteError, Busy, Malformed, trio.TooSlowError):
+            return
+        now = trio.current_time()
+        seen = endpoint(reply.seen)
+        if seen is not None and self._network.from_listening(server):
+            self._observed.hear(server, where.ip, seen, now)
+        for at, reached in zip(claimed, reply.dialled, strict=True):
+            if reached is not None:
+                self._claims.hear(where.ip, at, reached, now)
+        if None not in reply.dialled:
+            open_questions.remove(server)

@@ -1,0 +1,173 @@
+"""Reachability of a node as one scope: the check, reservations on relays, hole punching, and the relay as a role.
+
+    async with open_reach(transport, relays=[...], blame=blame) as reach:
+        reach.view()
+
+What is advertised follows from it: proven addresses first, then circuits through relays that hold a reservation for us,
+then what we listen on and nobody has disproved.
+A node that strangers reach gives its reservations back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from node.reach.check import Checker, ReachServer
+from node.reach.circuit import Circuits
+from node.reach.fresh import dial_back
+from node.reach.messages import REACH_PROTOCOL
+from node.reach.punch import Puncher
+from node.reach.quota import Limits
+from node.reach.relay import Relay, relay_address
+from node.reach.ways import Ways
+from node.transport_libp2p import Libp2pTransport
+from wire.errors import LocalError
+from wire.limits import ADDRESSES_PER_PEER_MAX
+from wire.peer import PeerId, to_text
+from wire.serving import Blame
+
+RELAYS_MAX = 3
+"""Relays on which a reservation is held at a time."""
+
+UPGRADES_MAX = 32
+"""Peers with which a direct connection is being tried at a time."""
+
+
+class Reach:
+    """See `open_reach`."""
+
+    def __init__(
+        self, transport: Libp2pTransport, nursery: trio.Nursery, relays: Sequence[tuple[PeerId, str]], blame: Blame
+    ) -> None:
+        self._transport = transport
+        self._nursery = nursery
+        self._relays = [relay for relay in relays if relay[0] != transport.peer][:RELAYS_MAX]
+        self._keeping: trio.CancelScope | None = None
+        self._upgrading: set[PeerId] = set()
+        self.ways = Ways(*transport.network)
+        self.checker = Checker(transport, transport, self.ways.seen, self._connections, self._changed)
+        self.circuits = Circuits(self.ways, self._connect, self._changed, self._arrived)
+        self.puncher = Puncher(self.ways, self.checker.guesses, transport.source)
+        self.relay: Relay | None = None
+        self.server = ReachServer(self.ways.seen, dial_back, blame)
+
+    def start(self, limits: Limits | None) -> None:
+        """Serve, and begin to check."""
+        self._transport.serve(REACH_PROTOCOL, self.server.serve)
+        self._transport.dial_circuit = self.circuits.dial
+        self.circuits.serve()
+        self.puncher.serve()
+        if limits is not None:
+            self.relay = Relay(self.ways, limits, self._direct_addresses)
+            self.relay.serve()
+        self._changed()
+        self._nursery.start_soon(self.checker.run)
+
+    # ---- what it shows
+
+    def view(self) -> dict[str, Any]:
+        """How we are reached, for the API and the doctor."""
+        seen = self.checker.seen
+        peers = self._transport.connected()
+        return {
+            "nat": self.checker.kind.value,
+            "seen": seen.text() if seen is not None else None,
+            "proven": [at.text() for at in self.checker.proven()],
+            "claims": [
+                {"address": at.text(), "reached": reached, "failed": failed}
+                for at, reached, failed in self.checker.claims()
+            ],
+            "relays": [to_text(relay) for relay in self.circuits.held],
+            "relays_configured": len(self._relays),
+            "peers_direct": sum(bool(self.ways.direct(peer)) for peer in peers),
+            "peers_relayed": sum(not self.ways.direct(peer) for peer in peers),
+            "relaying": self._relaying(),
+        }
+
+    def _relaying(self) -> dict[str, int] | None:
+        if self.relay is None:
+            return None
+        quota = self.relay.quota
+        return {
+            "reservations": quota.reservations,
+            "circuits": quota.circuits,
+            "bytes_passed": self.relay.bytes_passed,
+        }
+
+    # ---- what follows from what
+
+    def _changed(self) -> None:
+        """Advertise what is true now, and hold reservations as long as strangers cannot reach us."""
+        me = to_text(self._transport.peer)
+        proven = [at.text() for at in self.checker.proven()]
+        circuits = [] if proven else [circuit.text() for circuit in self.circuits.held.values()]
+        self._transport.advertise(
+            [f"{text}/p2p/{me}" for text in [*proven, *circuits][:ADDRESSES_PER_PEER_MAX]],
+            hide=self.checker.disproved(),
+        )
+        if proven and self._keeping is not None:
+            self._keeping.cancel()
+            self._keeping = None
+            self.circuits.held.clear()
+        elif not proven and self._keeping is None and self._relays:
+            self._keeping = trio.CancelScope()
+            self._nursery.start_soon(self._keep, self._keeping)
+
+    async def _keep(self, scope: trio.CancelScope) -> None:
+        with scope:
+            async with trio.open_nursery() as nursery:
+                for relay, address in self._relays:
+                    nursery.start_soon(self.circuits.keep, relay, address)
+
+    def _connections(self, peer: PeerId) -> object:
+        return [id(conn) for conn in self.ways.direct(peer)]
+
+    async def _connect(self, relay: PeerId, address: str) -> None:
+        if not self.ways.direct(relay):
+            await self._transport.connect_directly(relay, address)
+
+    def _arrived(self, peer: PeerId) -> None:
+        if peer not in self._upgrading and len(self._upgrading) < UPGRADES_MAX:
+            self._upgrading.add(peer)
+            self._nursery.start_soon(self._upgrade, peer)
+
+    async def _upgrade(self, peer: PeerId) -> None:
+        try:
+            await self.puncher.upgrade(peer)
+        finally:
+            self._upgrading.discard(peer)
+
+    def _direct_addresses(self) -> list[str]:
+        me = to_text(self._transport.peer)
+        proven = [f"{at.text()}/p2p/{me}" for at in self.checker.proven()]
+        return list(dict.fromkeys([*proven, *self._transport.listening()]))[:ADDRESSES_PER_PEER_MAX]
+
+
+@asynccontextmanager
+async def open_reach(
+    transport: Libp2pTransport, *, relays: Sequence[str] = (), limits: Limits | None = None, blame: Blame
+) -> AsyncIterator[Reach]:
+    """Being reached, for as long as the scope lasts.
+
+    Args:
+        relays: direct addresses, each ending in the relay's peer id; the first `RELAYS_MAX` are used.
+        limits: be a relay for others, within these; None is no relay.
+        blame: told of peers that send malformed requests.
+
+    Raises:
+        LocalError: a relay's address does not end in its peer id.
+    """
+    known = []
+    for text in relays:
+        if (relay := relay_address(text)) is None:
+            raise LocalError(f"relays: {text!r} does not end in /p2p/<peer id>")
+        known.append(relay)
+    async with trio.open_nursery() as nursery:
+        reach = Reach(transport, nursery, known, blame)
+        reach.start(limits)
+        yield reach
+        nursery.cancel_scope.cancel()

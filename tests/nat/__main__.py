@@ -1,0 +1,39 @@
+"""How nodes behind any two kinds of router reach each other: `python -m tests.nat` measures it and prints the table.
+
+Rows dial columns. `direct 0.05` is the time from nothing to a direct connection and a frame over it, in seconds;
+`(relayed 0.30)` says that a frame got through a relay before, and when.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import trio
+
+from tests.nat.lab import obstacle, open_lab
+from tests.nat.probes import Probes
+from tests.nat.world import KINDS, host, meet, settle, start_relays
+
+
+async def main() -> None:
+    """Two nodes of each kind; every ordered pair."""
+    probes = Probes()
+    with open_lab() as lab:
+        try:
+            _, relays = await start_relays(lab, probes)
+            rows = {kind: await probes.start(host(lab, kind), relays=relays) for kind in KINDS}
+            columns = {kind: await probes.start(host(lab, kind), relays=relays) for kind in KINDS}
+            for peer in (*rows.values(), *columns.values()):
+                await settle(peer)
+            print(f"| from \\ to | {' | '.join(KINDS)} |\n|---|{'---|' * len(KINDS)}", flush=True)
+            for kind, one in rows.items():
+                met = [str(await meet(one, other)) for other in columns.values()]
+                print(f"| {kind} | {' | '.join(met)} |", flush=True)
+        finally:
+            await probes.stop_all()
+
+
+if __name__ == "__main__":
+    if (why := obstacle()) is not None:
+        sys.exit(why)
+    trio.run(main)
