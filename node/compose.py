@@ -31,6 +31,8 @@ from node.keys import Keyring
 from node.libp2p.gate import Gate
 from node.market.context import Context, Executors, NodeIdentity, Slots
 from node.node import NAMESPACES, Node, now_ms
+from node.reach.quota import Limits
+from node.reach.service import open_reach
 from node.records import Records
 from node.rpc.node import open_rpc
 from node.transport_libp2p import open_transport
@@ -86,10 +88,14 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
             fast_path=settings.fast_path,
             gate=Gate(map(from_text, settings.deny_peers), settings.deny_subnets),
         ) as transport,
+        open_reach(
+            transport, relays=settings.relays, limits=Limits() if settings.relay else None, blame=faults.blame
+        ) as reach,
         _open_pool(settings) as pool,
         assemble(settings, identity, transport, pool, now_ms, faults=faults, on_bug=faults.bug) as node,
         open_api(node, settings.home, settings.api_port),
     ):
+        node.reach_view = reach.view
         yield node
 
 

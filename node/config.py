@@ -42,6 +42,10 @@ class Settings(BaseSettings):
     bootstrap: list[str] = Field(
         default=[], description="Multiaddrs, ending in /p2p/<peer id>, of peers to join through."
     )
+    relays: list[str] = Field(
+        default=[], description="Multiaddrs, ending in /p2p/<peer id>, of relays to be reached through; three are used."
+    )
+    relay: bool = Field(default=False, description="Relay for peers that nobody can dial (relay role).")
     api_port: int = Field(default=0, ge=0, le=65535, description="Port of the local API on 127.0.0.1; 0 takes any.")
     serve: bool = Field(default=True, description="Run jobs for others and sit on juries (worker and juror roles).")
     serve_unpaid: bool = Field(
@@ -110,7 +114,7 @@ class Settings(BaseSettings):
         """Absolute, for api.json names the token file to clients that run in other folders."""
         return path.expanduser().absolute() if path is not None else None
 
-    @field_validator("listen", "bootstrap", mode="after")
+    @field_validator("listen", "bootstrap", "relays", mode="after")
     @classmethod
     def _multiaddrs(cls, addresses: list[str]) -> list[str]:
         for address in addresses:

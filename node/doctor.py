@@ -103,6 +103,8 @@ def _node(settings: Settings) -> Iterator[Check]:
         return
     yield Check("node", True, f"running for {about['uptime_s']:.0f} s, peer {about['peer']}")
     yield from _network(about, models)
+    if about.get("reach") is not None:
+        yield reached(about["reach"])
     yield Check("ledger", audit["ok"], f"{audit['entries']} entries", "" if audit["ok"] else "; ".join(audit["issues"]))
 
 
@@ -115,6 +117,23 @@ def _network(about: dict[str, Any], models: list[dict[str, Any]]) -> Iterator[Ch
     counts = ", ".join(f"{name}: {count}" for name, count in enough.items()) or "none"
     need = "a job of yours needs a worker and three jurors: wait for more peers, or serve the model on more nodes"
     yield Check("providers", served, counts, "" if served else need)
+
+
+def reached(view: dict[str, Any]) -> Check:
+    """From where, and by which path, others reach this node; what to do where they cannot."""
+    ways = f"{view['peers_direct']} peers directly, {view['peers_relayed']} through relays; NAT: {view['nat']}"
+    if view["proven"]:
+        return Check("reachable", True, f"from anywhere, at {', '.join(view['proven'])} ({ways})")
+    if view["relays"]:
+        return Check("reachable", True, f"through {len(view['relays'])} relays, then directly where possible ({ways})")
+    failed = [claim["address"] for claim in view["claims"] if claim["failed"]]
+    if failed:
+        port = failed[0].rpartition("/")[2]
+        fix = f"forward TCP port {port} to this machine, or let it through the firewall; or name relays in `relays`"
+        return Check("reachable", False, f"strangers fail to connect to {', '.join(failed)} ({ways})", fix)
+    if view["relays_configured"]:
+        return Check("reachable", False, f"no relay gives a reservation ({ways})", "name other relays in `relays`")
+    return Check("reachable", True, f"from peers that connected; nobody has checked from elsewhere yet ({ways})")
 
 
 def render(checks: list[Check]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -114,6 +114,7 @@ class Node:
         self._requester = Requester(context, board, self._finder, self._payer)
         canaries = Canaries(context, self._finder, self._payer, nursery)
         self._batch_requester = BatchRequester(context, batches, self._finder, self._payer, canaries)
+        self.reach_view: Callable[[], dict[str, Any]] | None = None  # set where the transport is the real one
         self._started = time.monotonic()
         self._turn = 0
 
@@ -123,6 +124,7 @@ class Node:
         """Who this node is and how it does."""
         context = self.context
         roles = ["requester", *(["worker", "juror"] if context.settings.serve else [])]
+        roles += ["relay"] if context.settings.relay else []
         return {
             "peer": to_text(context.identity.peer),
             "version": version("quorate-node"),
@@ -131,6 +133,7 @@ class Node:
             "peers_connected": len(_connected(context.transport)),
             "balance_micro": context.ledger.balance(),
             "roles": roles,
+            "reach": self.reach_view() if self.reach_view is not None else None,
             "uptime_s": round(time.monotonic() - self._started, 1),
         }
 
