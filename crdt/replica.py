@@ -108,6 +108,10 @@ class Replica:
         """32 bytes, equal on two replicas exactly if they hold the same operations under the same rules."""
         return self._dag.digest()
 
+    def tip(self, author: PeerId) -> tuple[int, bytes | None]:
+        """Number and id of the author's last operation; (0, None) before the first."""
+        return self._dag.tip(author)
+
     def forks(self) -> list[Fork]:
         """One proof per author that forked its chain."""
         return self._dag.forks()

@@ -260,6 +260,13 @@ class Replicas(Values):
         """
         return all([await self._pull(peer, self._replicas[name]) for name in self.namespaces])
 
+    async def fetch(self, ns: str, op_id: bytes, peers: Sequence[PeerId]) -> None:
+        """Pull from one peer after the other, until the operation is kept; what fails is left to the usual rounds."""
+        for peer in peers:
+            if peer == self._signer.peer or self.holds(ns, op_id) or len(self._syncing) >= SYNCS_MAX:
+                continue
+            await self._sync_quietly(peer)
+
     async def _pull(self, peer: PeerId, replica: Replica) -> bool:
         key = (peer, replica.namespace.name)
         session = PullSession(replica, peer, self._cursors.get(key))

@@ -10,6 +10,7 @@ from crdt.namespace import Kind, Namespace
 from crdt.replica import Replica
 from wire.errors import LocalError
 from wire.hashing import digest
+from wire.peer import PeerId
 
 
 class Values:
@@ -38,6 +39,14 @@ class Values:
     def set_members(self, ns: str) -> list[bytes]:
         """The elements of a set, ascending."""
         return self._replica(ns, "set").set.members()
+
+    def tip(self, ns: str, author: PeerId) -> tuple[int, bytes | None]:
+        """Number and id of the author's last operation kept of a namespace; (0, None) before the first."""
+        return self._replica(ns).tip(author)
+
+    def holds(self, ns: str, op_id: bytes) -> bool:
+        """Whether an operation is kept."""
+        return op_id in self._replica(ns)
 
     def forks(self, ns: str) -> list[Fork]:
         """One proof per author that wrote two histories; information, not an accusation."""

@@ -26,13 +26,22 @@ class ForkProof(Wire, frozen=True):
     second: SignedHeader
 
 
+def signed_header(entry: Entry) -> SignedHeader:
+    """An entry without its body, which is still proof that its author signed it."""
+    return SignedHeader(entry.header, entry.signature)
+
+
 def prove(one: Entry, other: Entry) -> ForkProof | None:
     """The proof that two entries conflict; None if they do not (another author or height, or the same id)."""
+    return prove_headers(signed_header(one), signed_header(other))
+
+
+def prove_headers(one: SignedHeader, other: SignedHeader) -> ForkProof | None:
+    """As `prove`, of headers whose signatures were checked."""
     a, b = one.header, other.header
     if a.author != b.author or a.height != b.height or a.id == b.id:
         return None
-    first, second = sorted((one, other), key=lambda entry: entry.id)
-    return ForkProof(SignedHeader(first.header, first.signature), SignedHeader(second.header, second.signature))
+    return ForkProof(*sorted((one, other), key=lambda part: part.header.id))
 
 
 def check(proof: ForkProof) -> PeerId:

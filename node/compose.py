@@ -8,9 +8,11 @@ simulated network.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from random import Random
 
 import structlog
 import trio
@@ -25,11 +27,13 @@ from ledger.service import Ledger, open_ledger
 from node import log
 from node.calibrations import usable
 from node.config import Settings
+from node.gossip.service import open_gossip
 from node.identity import load_or_create
 from node.jobs import Board
 from node.keys import Keyring
 from node.libp2p.gate import Gate
 from node.market.context import Context, Executors, NodeIdentity, Slots
+from node.news import News, Sources
 from node.node import NAMESPACES, Node, now_ms
 from node.reach.quota import Limits
 from node.reach.service import open_reach
@@ -104,9 +108,12 @@ class Faults:
 
     def __init__(self, logger: structlog.typing.FilteringBoundLogger) -> None:
         self.log = logger
+        self.listeners: list[Callable[[RemoteError], None]] = []
 
     def blame(self, exc: RemoteError) -> None:
         """A peer broke a rule."""
+        for listener in self.listeners:
+            listener(exc)
         self.log.warning("peer_at_fault", peer=short(PeerId(exc.peer)), reason=exc.reason, penalty=exc.penalty)
 
     def disk(self, exc: StorageError) -> None:
@@ -176,7 +183,42 @@ async def assemble(
         node.serve()
         nursery.start_soon(_join, node)
         nursery.start_soon(node.catch_up_forever)
+        if settings.gossip:
+            await stack.enter_async_context(_open_news(node, faults, clock_ms, nursery))
         yield node
+
+
+@asynccontextmanager
+async def _open_news(
+    node: Node, faults: Faults, clock_ms: Callable[[], int], nursery: trio.Nursery
+) -> AsyncIterator[None]:
+    context, rng = node.context, Random(os.urandom(16))
+    me = context.identity.peer
+
+    def known() -> list[PeerId]:
+        return [contact.peer for contact in node.dht.contacts()]
+
+    sources = Sources(
+        me=me,
+        ledger=context.ledger,
+        replicas=node.replicas,
+        keyring=context.keyring,
+        known=lambda peer: peer == me or context.ledger.head(peer) > 0 or peer in known(),
+        pull=node.catch_up,
+    )
+    async with open_gossip(
+        context.identity, context.transport, clock_ms, peers=known, blame=faults.blame, rng=rng
+    ) as gossip:
+        node.gossip = gossip
+        faults.listeners.append(gossip.penalise)
+        news = News(gossip, sources, rng, nursery)
+        news.subscribe()
+        nursery.start_soon(news.run)
+        try:
+            yield
+        finally:
+            node.gossip = None
+            faults.listeners.remove(gossip.penalise)
 
 
 @asynccontextmanager

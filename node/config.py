@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     )
     juror_s: float = Field(default=20.0, gt=0, description="Seconds a juror has for each of its two answers.")
     sync_period_s: float = Field(default=5.0, gt=0, description="Seconds between rounds of catching up with peers.")
+    gossip: bool = Field(
+        default=True, description="Tell and hear news by gossip. Without it all of them still come, at the next rounds."
+    )
     calibration_authors: list[str] = Field(
         default=[], description="Peer ids whose signed calibrations in <home>/calibrations count, besides our own."
     )

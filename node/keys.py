@@ -12,6 +12,7 @@ from wire.identity import check_key_record
 from wire.job import Certificate
 from wire.peer import PeerId
 from wire.two_keys import TwoKeys, prove
+from wire.two_keys import check as check_two_keys
 
 KEYS_MAX = 4096
 PROOFS_MAX = 1024
@@ -58,6 +59,16 @@ class Keyring:
             oldest = next(iter(self._records))
             del self._records[oldest], self._keys[oldest]
         return bls
+
+    def learn_proof(self, proof: TwoKeys) -> PeerId:
+        """Check a proof that somebody else made, and keep it; returns the peer that it convicts.
+
+        Raises:
+            Malformed: it proves nothing.
+        """
+        peer = check_two_keys(proof)
+        self._convict(peer, proof)
+        return peer
 
     def _convict(self, peer: PeerId, proof: TwoKeys) -> None:
         self._proofs.setdefault(peer, proof)

@@ -22,6 +22,7 @@ from dht.provider import ProviderAd
 from dht.service import Dht
 from node import intake, pings
 from node.batch_intake import parse_batch
+from node.gossip.service import Gossip
 from node.jobs import Board, Job
 from node.market import pricing
 from node.market.batch_messages import BATCH_PROTOCOL
@@ -108,6 +109,7 @@ class Node:
         self.dht = dht
         self.replicas = replicas
         self.trust = trust
+        self.gossip: Gossip | None = None
         self._nursery = nursery
         self._payer = Payer(context, nursery)
         self._finder = Finder(context, dht, trust)
@@ -373,11 +375,11 @@ class Node:
                 await self.dht.meet(peer)
         return found
 
-    async def catch_up(self, peer: PeerId) -> None:
-        """One peer's chain."""
+    async def catch_up(self, peer: PeerId, author: PeerId | None = None) -> None:
+        """What a peer has of a chain, its own unless another is named."""
         with trio.move_on_after(PULL_S):
             try:
-                await self.context.ledger.pull(peer, peer)
+                await self.context.ledger.pull(peer, author or peer)
                 await self._payer.settle()
             except (TransportError, RemoteError, LocalError, Busy) as exc:
                 self.context.log.debug("not_caught_up", peer=short(peer), reason=str(exc))

@@ -12,7 +12,7 @@ Source: gossipsub v1.0 and v1.1 (github.com/libp2p/specs, pubsub/gossipsub); wha
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
@@ -28,6 +28,7 @@ from node.gossip.scores import Scores
 from wire.envelope import Signer
 from wire.envelope import verify as verify_signature
 from wire.errors import LocalError, Malformed, RemoteError
+from wire.hashing import digest
 from wire.peer import PeerId
 
 Verdict = Literal["accept", "ignore", "reject"]
@@ -93,6 +94,7 @@ class Router:
         self._lazy = Lazy(self.params, rng, self._peers, self._scores, self._held)
         self._authors = Buckets(self.params.authors_max)
         self._deliveries: dict[bytes, _Delivery] = {}
+        self._copies: OrderedDict[bytes, bytes] = OrderedDict()
         self._pending = 0
         self._fanout: dict[str, tuple[float, dict[PeerId, None]]] = {}
         self.counts: Counter[str] = Counter()
@@ -159,6 +161,7 @@ class Router:
             "asked": len(self._lazy),
             "authors": len(self._authors),
             "deliveries": len(self._deliveries),
+            "copies": len(self._copies),
             "waiting_bytes": self._peers.waiting_bytes(),
         }
 
@@ -262,6 +265,10 @@ class Router:
             self.counts["too_many"] += 1
             self._lazy.forget(peer)  # what it promised may be among what we do not look at
             return None
+        copy = digest("gossip.copy", raw)
+        if (known := self._copies.get(copy)) is not None and known in self._seen:
+            self._again(peer, known)  # most of what arrives, and it need not be read for that
+            return None
         try:
             message = Message.decode(raw)
         except Malformed:
@@ -283,6 +290,9 @@ class Router:
             self._seen.add(identity, message.author, message.seqno if topic.ordered else None, now)
             self._lazy.arrived(identity)
             self._deliveries[identity] = _Delivery(message, {peer: None})
+            self._copies[copy] = identity
+            if len(self._copies) > self.params.held_messages_max:
+                self._copies.popitem(last=False)
             self._pending += 1
             state.pending += 1
             return Arrived(identity, message.topic, message.author, message.data, peer)

@@ -355,6 +355,7 @@ def test_state_is_bounded_after_ten_thousand_messages_and_gone_when_it_is_quiet(
     assert most["seen"] <= params.seen_max + params.authors_max
     assert most["authors"] <= params.authors_max
     assert most["held_messages"] <= params.held_messages_max
+    assert most["copies"] <= params.held_messages_max
     assert most["asked"] <= 3 * params.promises_max
     assert most["deliveries"] <= 100 * (params.delivery_window_s + 2)
     assert most["links"] <= params.backoffs_max + params.d_hi

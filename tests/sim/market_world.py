@@ -147,6 +147,7 @@ class Noted(Faults):
 
     def blame(self, exc: RemoteError) -> None:
         self._node.blamed.append(exc)
+        super().blame(exc)
 
 
 @dataclass(frozen=True)
