@@ -77,6 +77,7 @@ class Relay:
         await stream.close()
 
     async def _reserve(self, stream: ByteStream) -> None:
+        await self._ways.supersede(stream)
         seen = self._ways.seen(stream.peer)
         ends = self.quota.reserve(stream.peer, seen.ip, trio.current_time()) if seen is not None else None
         if ends is None:

@@ -26,7 +26,7 @@ from multiaddr import Multiaddr
 
 from node.channel_libp2p import LOST
 from node.libp2p.muxer import Muxer
-from node.libp2p_host import give_up, libp2p_id, peer_id
+from node.libp2p_host import GOODBYE_S, give_up, libp2p_id, peer_id
 from node.reach.addresses import Circuit, Endpoint, endpoint
 from node.reach.circuit_messages import MESSAGE_BYTES_MAX
 from node.reach.protobuf import Delimited
@@ -123,9 +123,14 @@ class ByteStream(ReadWriteCloser):
         return None
 
     @property
+    def muxed_conn(self) -> Any:
+        """The library's connection that it runs over."""
+        return cast(Any, self._stream).muxed_conn
+
+    @property
     def relayed(self) -> bool:
         """Whether this stream runs over a relayed connection."""
-        return _is_relayed(cast(Any, self._stream).muxed_conn)
+        return _is_relayed(self.muxed_conn)
 
 
 class Ways:
@@ -154,12 +159,18 @@ class Ways:
         return bool(muxer.core.streams if isinstance(muxer, Muxer) else conn.get_streams())
 
     def seen(self, peer: PeerId) -> Endpoint | None:
-        """Where the other end of a direct connection is, as we see it."""
-        for conn in self.direct(peer):
-            for address in cast(Any, conn).muxed_conn.get_transport_addresses():
-                if (at := endpoint(str(address))) is not None:
-                    return at
-        return None
+        """Where the other end of the newest direct connection is; an older one may have died in silence."""
+        ends = [at for conn in self.direct(peer) if (at := _far_end(conn)) is not None]
+        return ends[-1] if ends else None
+
+    async def supersede(self, stream: ByteStream) -> None:
+        """A peer speaks from another IP address than before: its connections from there are dead, and closed."""
+        here = _far_end(stream)
+        for conn in self.direct(stream.peer):
+            at = _far_end(conn)
+            if here is not None and at is not None and at.ip != here.ip:
+                with trio.move_on_after(GOODBYE_S):
+                    await cast(Any, conn).close()
 
     async def lost(self, peer: PeerId) -> None:
         """Wait until the direct connections that stand now have ended."""
@@ -235,6 +246,13 @@ class Ways:
                 await opened.reset()
 
         self._host.set_stream_handler(TProtocol(protocol), accept)
+
+
+def _far_end(conn: Any) -> Endpoint | None:
+    for address in conn.muxed_conn.get_transport_addresses():
+        if (at := endpoint(str(address))) is not None:
+            return at
+    return None
 
 
 def _is_relayed(conn: Any) -> bool:

@@ -15,6 +15,8 @@ from node.libp2p.noise_frames import NoiseOpener, NoiseSealer
 from node.libp2p.yamux import YamuxConnection
 from node.libp2p.yamux_frames import ACK, DATA, FIN, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE, frame_header
 from node.libp2p.yamux_state import HELD_BYTES_MAX, STREAMS_IN_ALL_MAX
+from node.reach.circuit_messages import MESSAGE_BYTES_MAX, HolePunch, Hop, Kind, Limit, Reservation, Stop
+from node.reach.protobuf import Delimited
 from tests.fuzz.targets import TARGETS, Target
 from wire.errors import FrameTooLarge, Malformed, Unreachable
 
@@ -164,3 +166,32 @@ def _frames(raw: bytes) -> None:
             assert assembler.next_frame() == frame
             if frame is None:
                 break
+
+
+_PEER = bytes.fromhex("002408011220") + KEY
+_RELAYED: list[Hop | Stop | HolePunch] = [
+    Hop(Kind.RESERVE),
+    Hop(Kind.CONNECT, _PEER),
+    Hop(Kind.STATUS, b"", 100, Reservation(1_700_000_000, (b"\x04\xcb\0q\x07\x06\x0f\xa1",)), Limit(7200, 1 << 30)),
+    Stop(True, _PEER, None, Limit(7200, 1 << 30)),
+    Stop(False, b"", 100),
+    HolePunch(False, (b"\x04\xcb\0q\x07\x06\x0f\xa1",)),
+    HolePunch(True),
+]
+
+
+@stream_target("relay messages", lambda: Conversations([message.encode() for message in _RELAYED]))
+def _relay(raw: bytes) -> None:
+    """Each reader takes a message or refuses it; what it takes it reads back."""
+    for kind in (Hop, Stop, HolePunch):
+        reader = Delimited(MESSAGE_BYTES_MAX)
+        for piece in _pieces(raw):
+            reader.feed(piece)
+            while (body := reader.next()) is not None:
+                try:
+                    message = kind.decode(body)
+                except Malformed:
+                    continue
+                again = Delimited(2 * MESSAGE_BYTES_MAX)
+                again.feed(message.encode())
+                assert kind.decode(again.next() or b"") == message
