@@ -93,7 +93,7 @@ class Proposer:
     """Checks the answer to one proposal."""
 
     def __init__(self, protocol: str) -> None:
-        self._protocol = protocol
+        self.protocol = protocol
         self._lines = LineReader()
         self._greeted = False
 
@@ -110,12 +110,12 @@ class Proposer:
                 if line != HEADER:
                     raise Malformed(f"{line[:40]!r} instead of {HEADER}")
                 self._greeted = True
-            elif line == self._protocol:
+            elif line == self.protocol:
                 return self._lines.rest()
             elif line == NOT_AVAILABLE:
-                raise ProtocolRefused(f"the peer does not serve {self._protocol}")
+                raise ProtocolRefused(f"the peer does not serve {self.protocol}")
             else:
-                raise Malformed(f"{line[:40]!r} in answer to {self._protocol}")
+                raise Malformed(f"{line[:40]!r} in answer to {self.protocol}")
         return None
 
 

@@ -26,6 +26,7 @@ class MuxedStream(IMuxedStream):
     def __init__(self, conn: Muxer, state: Stream) -> None:
         self.muxed_conn = self.conn = conn
         self.state = state
+        state.owner = self
         self.stream_id = state.id
         self.is_initiator = state.ours
         self.negotiated: str | None = None
@@ -57,6 +58,7 @@ class MuxedStream(IMuxedStream):
         try:
             rest = self._proposer.feed(got)
         except (Unreachable, Malformed) as exc:
+            self.conn.confirmed.discard(self._proposer.protocol)
             self.abort(str(exc))
             raise
         if rest is None:

@@ -38,6 +38,11 @@ Acceptor = Callable[[MuxedStream], bool]
 """Takes a stream that the other side opened; false leaves it to py-libp2p."""
 
 
+def _owner(state: Stream) -> MuxedStream:
+    assert isinstance(state.owner, MuxedStream), "each stream is wrapped before anything else happens to it"
+    return state.owner
+
+
 class Muxer(IMuxedConn):
     """One connection; `start` runs for as long as it stands."""
 
@@ -58,7 +63,6 @@ class Muxer(IMuxedConn):
         self.heard_at = trio.current_time()
         self.confirmed: set[str] = set()
         self.event_started, self.event_shutting_down, self.event_closed = trio.Event(), trio.Event(), trio.Event()
-        self._streams: dict[int, MuxedStream] = {}
         self._acceptor = cast("Acceptor | None", secured_conn.acceptor)
         self._accepted, self._accepting = trio.open_memory_channel[MuxedStream](STREAMS_IN_MAX)
         self._work = trio.Event()
@@ -78,14 +82,7 @@ class Muxer(IMuxedConn):
             stream = MuxedStream(self, self.core.open())
         except YamuxViolation as exc:
             raise MuxedConnUnavailable(str(exc)) from exc
-        self._streams[stream.stream_id] = stream
-        self._tidy()
         return stream
-
-    def _tidy(self) -> None:
-        """Forget streams that the core has finished with."""
-        if len(self._streams) > 2 * len(self.core.streams) + 8:
-            self._streams = {number: s for number, s in self._streams.items() if number in self.core.streams}
 
     def flush(self) -> None:
         """Send now if nothing was sent in this turn, else with the writer's next batch."""
@@ -106,15 +103,7 @@ class Muxer(IMuxedConn):
         except (OSError, Malformed) as exc:
             self._lose(f"the connection was lost: {exc}")
         for state in ready:
-            self._wake(state, writers=True)
-
-    def _wake(self, state: Stream, *, writers: bool) -> None:
-        stream = self._streams.get(state.id)
-        if stream is not None:
-            if writers:
-                stream.wake_writer()
-            else:
-                stream.wake()
+            _owner(state).wake_writer()
 
     # ---- the tasks
 
@@ -149,13 +138,11 @@ class Muxer(IMuxedConn):
     def _on_event(self, event: object) -> None:
         match event:
             case Readable(state):
-                stream = self._streams.get(state.id)
-                if stream is not None:
-                    stream.wake_reader()
+                _owner(state).wake_reader()
             case Writable(state):
-                self._wake(state, writers=True)
+                _owner(state).wake_writer()
             case Ended(state):
-                self._wake(state, writers=False)
+                _owner(state).wake()
             case Opened(state):
                 self._on_opened(MuxedStream(self, state))
             case GoneAway():
@@ -164,8 +151,6 @@ class Muxer(IMuxedConn):
                     self._lose("the peer went away")
 
     def _on_opened(self, stream: MuxedStream) -> None:
-        self._streams[stream.stream_id] = stream
-        self._tidy()
         if self._acceptor is None or not self._acceptor(stream):
             self.leave(stream)
 
@@ -218,8 +203,9 @@ class Muxer(IMuxedConn):
             return
         self.lost = reason
         self.event_shutting_down.set()
-        for stream in list(self._streams.values()):
-            stream.wake()
+        for state in self.core.streams.values():
+            if isinstance(state.owner, MuxedStream):  # not if the peer opened it and broke a rule in one breath
+                state.owner.wake()
         self._accepted.close()
 
     async def _shut_socket(self) -> None:

@@ -16,6 +16,8 @@ from typing import Any, cast
 import trio
 from libp2p.abc import ISecureConn
 from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.io.trio import TrioTCPStream
+from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.security.secure_session import SecureSession
 
 from node.libp2p.noise_frames import NoiseOpener, NoiseSealer, NoiseViolation
@@ -46,8 +48,8 @@ class NoiseSession(SecureSession):
         self._sealer = NoiseSealer(sending.k, sending.n)
         self._opener = NoiseOpener(receiving.k, receiving.n)
         self._raw = cast(Any, inner.conn).read_writer.read_write_closer
-        tcp = getattr(getattr(self._raw, "stream", None), "stream", None)
-        self._socket = tcp if isinstance(tcp, trio.SocketStream) else None
+        tcp = self._raw.stream if isinstance(self._raw, RawConnection) else None
+        self._socket = tcp.stream if isinstance(tcp, TrioTCPStream) else None
         self._plain = b""
         self._read_bytes = READ_BYTES_MIN
         self.acceptor = acceptor

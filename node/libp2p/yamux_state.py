@@ -55,7 +55,10 @@ PIECE_BYTES = 56
 
 
 class Stream:
-    """One stream, as its connection sees it. Read by anyone, changed by `YamuxConnection` alone."""
+    """One stream, as its connection sees it. Read by anyone, changed by `YamuxConnection` alone.
+
+    `owner` is whatever a shell wants to find again when an event names the stream.
+    """
 
     __slots__ = (
         "blocked",
@@ -70,6 +73,7 @@ class Stream:
         "needs",
         "ours",
         "out",
+        "owner",
         "queued",
         "received_all",
         "recv_window",
@@ -82,6 +86,7 @@ class Stream:
 
     def __init__(self, number: int, ours: bool) -> None:
         self.id = number
+        self.owner: object = None
         self.ours = ours
         self.send_window = self.recv_window = INITIAL_WINDOW_BYTES
         self.chunks: deque[bytes | bytearray] = deque()

@@ -13,11 +13,15 @@ from contextlib import AsyncExitStack, contextmanager
 
 import pytest
 import trio
+import trio.testing
+from libp2p.stream_muxer.exceptions import MuxedStreamEOF
 
 from node.libp2p.multiselect import HEADER, encode
+from node.libp2p.muxed_stream import MuxedStream
 from node.libp2p.yamux_frames import (
     ACK,
     DATA,
+    FIN,
     GO_AWAY,
     INITIAL_WINDOW_BYTES,
     PING,
@@ -161,6 +165,33 @@ async def test_half_open_streams_are_reset_after_a_while(bob: Libp2pTransport) -
         assert len(muxers(bob)) == 1
 
 
+async def test_a_reader_hears_of_an_end_that_comes_with_many_streams(bob: Libp2pTransport) -> None:
+    """Streams that are gone, a new one, and the end of one that is half closed here, all in one message."""
+    async with attacker(bob) as mallory:
+        await mallory.send(*(syn(2 * n + 1) + frame_header(WINDOW_UPDATE, RST, 2 * n + 1, 0) for n in range(40)))
+        await neighbour_is_served(bob)
+        (muxer,) = [each for each in muxers(bob) if each.lost is None]
+        streams = [muxer.open_now() for _ in range(40)]
+        for stream in streams:
+            stream.finish()
+        await mallory.until(lambda item: isinstance(item, tuple) and item[1:3] == (FIN, streams[-1].stream_id))
+        heard: list[int] = []
+
+        async def read(stream: MuxedStream) -> None:
+            with pytest.raises(MuxedStreamEOF):
+                await stream.read()
+            heard.append(stream.stream_id)
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                for stream in streams:
+                    nursery.start_soon(read, stream)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                ends = [frame_header(WINDOW_UPDATE, FIN, stream.stream_id, 0) for stream in streams]
+                await mallory.send(syn(999), *ends)
+        assert sorted(heard) == [stream.stream_id for stream in streams]
+
+
 async def test_garbage_on_a_stream_ends_that_stream(bob: Libp2pTransport) -> None:
     async with attacker(bob) as mallory:
         await mallory.send(syn(1) + data(1, b"\xff\xff\xff\xff\x7f" + bytes(1000)), proposing(3, ECHO))
@@ -282,8 +313,8 @@ async def test_two_bytes_a_frame_cost_little_more_than_two_bytes(bob: Libp2pTran
 
 @pytest.mark.parametrize(
     "frame",
-    [b"\x01" + bytes(11), b"\0\7" + bytes(10), syn(2), syn(0), frame_header(DATA, 0, 0, 5)],
-    ids=["version", "type", "our number", "number zero", "data on zero"],
+    [b"\x01" + bytes(11), b"\0\7" + bytes(10), syn(2), syn(0), frame_header(DATA, 0, 0, 5), syn(1) + syn(1)],
+    ids=["version", "type", "our number", "number zero", "data on zero", "behind a new stream"],
 )
 async def test_a_broken_rule_of_the_connection_ends_it_with_a_reason(bob: Libp2pTransport, frame: bytes) -> None:
     async with attacker(bob) as mallory:
