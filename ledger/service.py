@@ -38,21 +38,24 @@ from ledger.replica import CachedCheck, Ingested, Replicas
 from ledger.rules import owed
 from ledger.state import ALLOWANCE_MICRO
 from ledger.store import Store, open_store
-from ledger.sync import PROTOCOL, PULL_ENTRIES_MAX, Fetch, Page, Pulled
+from ledger.sync import FETCH, PULL_ENTRIES_MAX, Fetch, Page, Pulled
 from ledger.view import View
 from ledger.writer import OwnChain, Request, Result
 from wire import codec
-from wire.call import answer_calls, call
+from wire.call import Refusal, Refused
 from wire.envelope import Signer
 from wire.errors import Busy, LocalError, RemoteError, StorageError, TransportError
 from wire.job import Certificate
 from wire.peer import PeerId
-from wire.transport import Transport
+from wire.rpc.seam import Rpc
 
 T = TypeVar("T")
 
 SERVED_MAX = 16
 ANSWER_TIMEOUT_S = 10.0
+PAGE_TIMEOUT_S = 30.0
+"""Longest wait for one page, where the caller does not bound it more tightly."""
+
 ANOTHER_HISTORY = "another history of the own chain exists (restored backup? copied key?); this ledger signs no more"
 
 
@@ -81,13 +84,13 @@ class Ledger(View):
         certify: CertificateCheck,
         now_ms: Callable[[], int],
         run: RunSync,
-        transport: Transport | None,
+        rpc: Rpc | None,
         *,
         allowance_micro: int,
         unclean: bool,
     ) -> None:
         super().__init__(store, own, replicas, certify, now_ms, run, allowance_micro=allowance_micro, unclean=unclean)
-        self._transport = transport
+        self._rpc = rpc
         self._group = GroupCommit(self._commit)
         self._serving = 0
 
@@ -122,7 +125,7 @@ class Ledger(View):
     async def accept(self, offer: Entry) -> Entry:
         """Take an offer made to this node; the payer's chain is pulled first if it is not kept that far.
 
-        Without a transport an offer is taken on its signature alone, unless the chain is kept.
+        Without calls an offer is taken on its signature alone, unless the chain is kept.
 
         Raises:
             RemoteError: the offer is not on the payer's chain, or goes beyond its credit.
@@ -203,7 +206,7 @@ class Ledger(View):
         author = entry.header.author
         try:
             await self.ingest(author, [entry])
-            if self._transport is None or await self._get(entry.id) is not None:
+            if self._rpc is None or await self._get(entry.id) is not None:
                 return
             await self.pull(author, author)
             await self.ingest(author, [entry])
@@ -287,14 +290,17 @@ class Ledger(View):
         Raises:
             RemoteError: the peer served something that breaks the rules, or refused.
             TransportError: the connection.
-            LocalError: there is no transport.
+            LocalError: this ledger calls nobody.
         """
-        transport = self._transport
-        if transport is None:
-            raise LocalError("this ledger has no transport")
+        rpc = self._rpc
+        if rpc is None:
+            raise LocalError("this ledger calls nobody")
 
         async def ask(fetch: Fetch) -> Page:
-            return await call(transport, peer, PROTOCOL, fetch, Page)
+            try:
+                return await rpc.call(peer, FETCH, fetch, timeout_s=PAGE_TIMEOUT_S)
+            except Busy as exc:
+                raise Refused(peer, Refusal("busy", str(exc), exc.retry_s)) from exc
 
         async def learn(proof: ForkProof) -> None:
             await self.learn_fork(proof)
@@ -345,32 +351,26 @@ class Ledger(View):
             self._serving -= 1
 
 
-def _blame_nobody(error: RemoteError) -> None:
-    """The default for callers that keep no score of their peers."""
-
-
 @asynccontextmanager
 async def open_ledger(
     path: Path,
     signer: Signer,
-    transport: Transport | None,
+    rpc: Rpc | None,
     now_ms: Callable[[], int],
     certificate_check: CertificateCheck,
     *,
     allowance_micro: int = ALLOWANCE_MICRO,
-    blame: Callable[[RemoteError], None] = _blame_nobody,
     run: RunSync = in_thread,
 ) -> AsyncIterator[Ledger]:
-    """Open the ledger kept in the file at `path`, and serve it on `transport`.
+    """Open the ledger kept in the file at `path`, and answer who asks for its entries.
 
     Args:
         path: SQLite file; made if it does not exist.
         signer: this node's identity.
-        transport: None for a ledger that neither serves nor pulls.
+        rpc: where peers are called and answered; None for a ledger that neither serves nor pulls.
         now_ms: Unix time in milliseconds.
         certificate_check: see `ledger.ports.CertificateCheck`; called from a worker thread.
         allowance_micro: how far this node lets a balance fall below zero, its own and those of its payers.
-        blame: told of every malformed request.
         run: where blocking work runs.
 
     Raises:
@@ -391,15 +391,13 @@ async def open_ledger(
         return store, own, replicas, clean
 
     store, own, replicas, clean = await run(load)
-    ledger = Ledger(
-        store, own, replicas, certify, now_ms, run, transport, allowance_micro=allowance_micro, unclean=not clean
-    )
+    ledger = Ledger(store, own, replicas, certify, now_ms, run, rpc, allowance_micro=allowance_micro, unclean=not clean)
     finished = False
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ledger._group.run)
-            if transport is not None:
-                transport.serve(PROTOCOL, answer_calls(Fetch, ledger._answer, blame))
+            if rpc is not None:
+                rpc.serve(FETCH, ledger._answer)
             yield ledger
             ledger._group.close()
         finished = True

@@ -20,8 +20,8 @@ from wire import codec
 from wire.codec import Wire
 from wire.errors import RemoteError
 from wire.peer import PeerId
+from wire.rpc.seam import Method
 
-PROTOCOL = "/quorate/ledger/1"
 PAGE_ENTRIES_MAX = 256
 PAGE_BYTES_MAX = 512 << 10
 PAGE_FORKS_MAX = 4
@@ -42,6 +42,9 @@ class Page(Wire, frozen=True, tag="page"):
     entries: Annotated[list[Entry], Meta(max_length=PAGE_ENTRIES_MAX)]
     height: Annotated[int, Meta(ge=0, le=2**53)]
     forks: Annotated[list[ForkProof], Meta(max_length=PAGE_FORKS_MAX)]
+
+
+FETCH = Method("ledger.fetch", Fetch, Page)
 
 
 @dataclass(frozen=True, slots=True)

@@ -239,11 +239,10 @@ async def _open_stores(
         open_ledger(
             home / "ledger.db",
             identity,
-            transport,
+            rpc,
             clock_ms,
             keyring.check,
             allowance_micro=settings.credit_limit_micro,
-            blame=blame,
             run=run.ledger,
         ) as ledger,
         open_dht(transport, identity, clock_ms, home / "dht.db", seeds, blame=blame, run=run.dht) as dht,

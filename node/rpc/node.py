@@ -48,7 +48,14 @@ class RpcNode:
         self._served: dict[str, Served] = {}
         self._unary: dict[str, bool] = {}
         self._answering: dict[PeerId, tuple[Answering, trio.CancelScope, trio.Event]] = {}
+        self._closed = False
         transport.serve(PROTOCOL, self._serve)
+
+    def close(self) -> None:
+        """Answer nobody any more: the transport, which runs our handlers, may outlive us."""
+        self._closed = True
+        for _, scope, _ in self._answering.values():
+            scope.cancel()
 
     # ---- calling
 
@@ -132,6 +139,8 @@ class RpcNode:
     async def _serve(self, channel: Channel) -> None:
         """A peer calls on one channel at a time: a newer one takes the place of the older."""
         peer = channel.peer
+        if self._closed:
+            return
         while (older := self._answering.get(peer)) is not None:
             older[1].cancel()
             await older[2].wait()
@@ -157,5 +166,9 @@ async def open_rpc(transport: Transport, *, blame: Blame, on_bug: Bug | None = N
             and what then happens is the transport's choice.
     """
     async with trio.open_nursery() as nursery:
-        yield RpcNode(transport, nursery, blame=blame, on_bug=on_bug)
+        rpc = RpcNode(transport, nursery, blame=blame, on_bug=on_bug)
+        try:
+            yield rpc
+        finally:
+            rpc.close()
         nursery.cancel_scope.cancel()

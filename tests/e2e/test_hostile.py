@@ -14,7 +14,6 @@ import trio
 
 from dht.messages import PROTOCOL as DHT
 from dht.messages import FindNode, Nodes, Reply, Request
-from ledger.sync import PROTOCOL as LEDGER
 from node.market.messages import AUDIT_PROTOCOL, JOB_PROTOCOL, PAID_PROTOCOL, REVEAL_PROTOCOL, Hire
 from node.swarm import Swarm, six
 from node.transport_libp2p import Libp2pTransport, open_transport
@@ -27,7 +26,7 @@ from wire.limits import FRAME_BYTES_MAX
 from wire.peer import PeerId, from_text
 from wire.rpc.seam import PROTOCOL as RPC
 
-PROTOCOLS = (JOB_PROTOCOL, AUDIT_PROTOCOL, REVEAL_PROTOCOL, PAID_PROTOCOL, DHT, LEDGER, RPC)
+PROTOCOLS = (JOB_PROTOCOL, AUDIT_PROTOCOL, REVEAL_PROTOCOL, PAID_PROTOCOL, DHT, RPC)
 
 
 @pytest.fixture(scope="module")

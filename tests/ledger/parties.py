@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,11 +19,13 @@ from ledger.entry import Entry, Offer, majority
 from ledger.ports import Finding
 from ledger.service import Ledger, open_ledger
 from ledger.state import ALLOWANCE_MICRO
+from node.rpc.node import RpcNode, open_rpc
 from wire import codec
 from wire.errors import ChannelClosed, RemoteError, Unreachable
 from wire.hashing import digest
 from wire.job import Certificate, Statement, VerdictWord
 from wire.peer import PeerId
+from wire.serving import run_handler
 from wire.transport import Handler
 
 NOW_MS = 1_800_000_000_000
@@ -142,7 +144,7 @@ class NetTransport:
 
         async def serve() -> None:
             try:
-                await handler(theirs)
+                await run_handler(handler, theirs, blame=self._net.blamed.append, on_bug=None)
             finally:
                 await theirs.aclose()
 
@@ -172,11 +174,15 @@ async def ledger_of(
 ) -> AsyncIterator[Ledger]:
     """An open ledger of party `number`, kept in `folder` between calls."""
     key = Key(number)
-    transport = None if on is None else on.transport(key.peer)
-    blame = (lambda error: None) if on is None else on.blamed.append
-    path = folder / f"{number}.db"
-    async with open_ledger(path, key, transport, now, check, blame=blame, allowance_micro=allowance_micro) as ledger:
-        yield ledger
+    async with AsyncExitStack() as stack:
+        rpc = None if on is None else await stack.enter_async_context(calls_of(key, on))
+        opened = open_ledger(folder / f"{number}.db", key, rpc, now, check, allowance_micro=allowance_micro)
+        yield await stack.enter_async_context(opened)
+
+
+def calls_of(key: Key, on: Net) -> AbstractAsyncContextManager[RpcNode]:
+    """What a party calls and answers with, whether it keeps a ledger or not."""
+    return open_rpc(on.transport(key.peer), blame=on.blamed.append)
 
 
 async def verdict_job(

@@ -18,6 +18,7 @@ from tests.ledger.parties import (
     LATER_MS,
     NOW_MS,
     Key,
+    calls_of,
     certificate,
     check,
     check_without_keys,
@@ -124,7 +125,10 @@ async def test_a_payee_does_not_settle_what_it_cannot_verify(tmp_path: Path) -> 
         made = certificate(job_id(1), "accept", [Key(3).peer])
         receipt = await payer.receipt(offer.id, "accept", [made], accept)
         juror = Key(3)
-        async with open_ledger(tmp_path / "3.db", juror, on.transport(juror.peer), now, check_without_keys) as blind:
+        async with (
+            calls_of(juror, on) as rpc,
+            open_ledger(tmp_path / "3.db", juror, rpc, now, check_without_keys) as blind,
+        ):
             with pytest.raises(LocalError, match="keys must be known"):
                 await blind.settle(receipt)
             assert (blind.balance(), blind.trust_edges(), blind.head(payer.peer)) == (0, [], 2)

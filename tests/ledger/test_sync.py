@@ -13,11 +13,11 @@ from msgspec.structs import replace
 from ledger.entry import Entry, sign_entry
 from ledger.fork import ForkProof, SignedHeader
 from ledger.group import QUEUE_MAX, GroupCommit
-from ledger.sync import PAGE_ENTRIES_MAX, PROTOCOL, Fetch, Page
+from ledger.sync import FETCH, PAGE_ENTRIES_MAX, Fetch, Page
 from ledger.writer import Request, Result
-from tests.ledger.parties import LATER_MS, NOW_MS, Key, job_id, ledger_of, net, plain_offer
+from tests.ledger.parties import LATER_MS, NOW_MS, Key, calls_of, job_id, ledger_of, net, plain_offer
 from wire import codec
-from wire.call import Answer, answer_calls
+from wire.call import Refused
 from wire.errors import Busy, LocalError, RemoteError, Unreachable
 from wire.peer import PeerId
 
@@ -62,8 +62,8 @@ async def test_a_lying_server_is_named_and_nothing_is_kept(tmp_path: Path, lie: 
     async def serve(peer: PeerId, fetch: Fetch) -> Page:
         return page
 
-    async with net() as on, ledger_of(tmp_path, 3, on) as reader:
-        on.transport(LIAR.peer).serve(PROTOCOL, answer_calls(Fetch, serve, on.blamed.append))
+    async with net() as on, ledger_of(tmp_path, 3, on) as reader, calls_of(LIAR, on) as liar:
+        liar.serve(FETCH, serve)
         with pytest.raises(RemoteError, match=match) as caught:
             await reader.pull(LIAR.peer, AUTHOR.peer)
         assert caught.value.peer == LIAR.peer
@@ -74,8 +74,8 @@ async def test_what_was_valid_before_a_bad_entry_is_kept(tmp_path: Path) -> None
     async def serve(peer: PeerId, fetch: Fetch) -> Page:
         return Page([*GOOD[:2], replace(GOOD[2], signature=bytes(64))][fetch.from_height :], 3, [])
 
-    async with net() as on, ledger_of(tmp_path, 3, on) as reader:
-        on.transport(LIAR.peer).serve(PROTOCOL, answer_calls(Fetch, serve, on.blamed.append))
+    async with net() as on, ledger_of(tmp_path, 3, on) as reader, calls_of(LIAR, on) as liar:
+        liar.serve(FETCH, serve)
         for _ in range(2):
             with pytest.raises(RemoteError, match="signature at height 2"):
                 await reader.pull(LIAR.peer, AUTHOR.peer)
@@ -83,7 +83,7 @@ async def test_what_was_valid_before_a_bad_entry_is_kept(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "frame",
+    "raw",
     [
         b"",
         b"\x00" * 100,
@@ -92,19 +92,17 @@ async def test_what_was_valid_before_a_bad_entry_is_kept(tmp_path: Path) -> None
         codec.encode(Fetch(PeerId(b"short"), 0, 1)),
     ],
 )
-async def test_a_malformed_request_is_refused_and_its_sender_blamed(tmp_path: Path, frame: bytes) -> None:
-    async with net() as on, ledger_of(tmp_path, 3, on) as server:
-        channel = await on.transport(LIAR.peer).open(server.peer, PROTOCOL)
-        await channel.send(frame)
-        answer = codec.decode(Answer, await channel.receive())
-        assert answer.refusal is not None
-        assert answer.refusal.code == "malformed"
+async def test_a_malformed_request_is_refused_and_its_sender_blamed(tmp_path: Path, raw: bytes) -> None:
+    async with net() as on, ledger_of(tmp_path, 3, on) as server, calls_of(LIAR, on) as liar:
+        link = liar._link(server.peer, 5.0)
+        with pytest.raises(Refused, match="malformed"):
+            await link.exchange(FETCH.name.encode(), [b"\0", raw], zipping=False, timeout_s=5.0)
         assert [error.peer for error in on.blamed] == [LIAR.peer]
 
 
-async def test_a_ledger_without_a_transport_and_a_peer_without_a_ledger_say_so(tmp_path: Path) -> None:
+async def test_a_ledger_that_calls_nobody_and_a_peer_without_a_ledger_say_so(tmp_path: Path) -> None:
     async with net() as on, ledger_of(tmp_path, 3) as alone, ledger_of(tmp_path, 4, on) as connected:
-        with pytest.raises(LocalError, match="no transport"):
+        with pytest.raises(LocalError, match="calls nobody"):
             await alone.pull(AUTHOR.peer, AUTHOR.peer)
         with pytest.raises(Unreachable):
             await connected.pull(AUTHOR.peer, AUTHOR.peer)

@@ -13,7 +13,7 @@ import trio
 
 from ledger.entry import Accept, Release, Settle, decode_entry, majority, sign_entry
 from ledger.fork import prove
-from ledger.sync import PROTOCOL as LEDGER_PROTOCOL
+from ledger.sync import FETCH, Fetch, Page
 from node.jobs import Job
 from node.market.messages import (
     AUDIT_PROTOCOL,
@@ -41,8 +41,7 @@ from wire.errors import Malformed, TransportError
 from wire.hashing import digest
 from wire.identity import Identity
 from wire.job import Commitment, JobSpec, KeyRecord
-from wire.peer import to_text
-from wire.transport import Channel
+from wire.peer import PeerId, to_text
 from wire.two_keys import check as check_two_keys
 
 T = TypeVar("T", bound=Wire)
@@ -385,7 +384,7 @@ def test_a_payer_whose_chain_never_comes_holds_no_payee() -> None:
         async with market(8) as w:
             await trio.sleep(5)
             silent, payee = w.nodes[1], w.nodes[2]
-            silent.transport.serve(LEDGER_PROTOCOL, never_answer)
+            silent.app.context.ledger._rpc.serve(FETCH, never_answer)
             with trio.fail_after(30):
                 paid = Paid(digest("test.job", b"none"), [])
                 settled = await call(silent.app.context.transport, payee.peer, PAID_PROTOCOL, paid, Settled)
@@ -394,10 +393,10 @@ def test_a_payer_whose_chain_never_comes_holds_no_payee() -> None:
     run(main, 8)
 
 
-async def never_answer(channel: Channel) -> None:
+async def never_answer(_peer: PeerId, _fetch: Fetch) -> Page:
     """Take a request and say nothing."""
-    await channel.receive()
     await trio.sleep_forever()
+    raise AssertionError("unreachable code")
 
 
 # ---- peers that forked

@@ -92,6 +92,9 @@ BAD = {
     "unknown dtype": forged(0, bytes([len(DTYPES)]), GOOD),
     "too many dimensions": forged(1, b"\x09", GOOD),
     "a shape past all memory": forged(2, b"\xff\xff\xff\xff", GOOD),
+    "an empty shape past all memory": forged(
+        1, b"\x03" + struct.pack(">III", 2**32 - 1, 0, 2**32 - 1) + b"\0" * 3, GOOD
+    ),
     "one item more": forged(2, struct.pack(">I", 4), GOOD),
     "one item less": forged(2, struct.pack(">I", 2), GOOD),
     "bytes behind": whole(GOOD) + b"\0",
@@ -124,6 +127,8 @@ def test_a_changed_byte_gives_another_message_or_none(at: int, value: int) -> No
 def test_what_cannot_be_sent_is_the_senders_own_fault() -> None:
     with pytest.raises(LocalError):
         packet.encode(BODY, [np.zeros(MESSAGE_BYTES_MAX, dtype="u1")])
+    with pytest.raises(LocalError):
+        packet.encode(BODY, [np.zeros((2**40, 0))])
     with pytest.raises(LocalError):
         packet.encode(Example("x" * MESSAGE_BYTES_MAX, 1))
     with pytest.raises(LocalError):

@@ -73,6 +73,8 @@ def _with_tensors(raw: bytes, tensors: Sequence[NDArray[np.generic]]) -> list[Bu
     head += raw
     data: list[NDArray[np.generic]] = []
     for array in tensors:
+        if math.prod(side or 1 for side in array.shape) > MESSAGE_BYTES_MAX:
+            raise LocalError(f"a tensor of shape {list(array.shape)}")
         dtype = array.dtype.newbyteorder("<")
         name = "?" if dtype.kind == "b" else dtype.str[1:]
         if name not in DTYPES:
@@ -140,6 +142,8 @@ def _views(view: memoryview, at: int, shapes: Sequence[tuple[int, tuple[int, ...
     for number, shape in shapes:
         start = at + -at % ALIGN
         size = math.prod(shape) * ITEM_BYTES[number]
+        if math.prod(side or 1 for side in shape) > MESSAGE_BYTES_MAX:
+            raise Malformed(f"an empty tensor of shape {list(shape)}")  # no array of that shape exists
         if any(view[at:start]) or start + size > len(view):
             raise Malformed(f"{DTYPES[number]}{list(shape)} is not there")
         if number == BOOL and bytes(view[start : start + size]).strip(b"\0\1"):
