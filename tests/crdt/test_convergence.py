@@ -174,7 +174,7 @@ class OwnedSet(OpenSet):
     namespace = Namespace("notes", "set", "author-keyed")
 
 
-BOUNDS = settings(max_examples=40, stateful_step_count=30, deadline=None)
+BOUNDS = settings(max_examples=40, stateful_step_count=30)
 TestOwnedMap = OwnedMap.TestCase
 TestOpenSet = OpenSet.TestCase
 TestOwnedSet = OwnedSet.TestCase

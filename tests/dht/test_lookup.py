@@ -58,7 +58,7 @@ class Net:
         assert self.lookup.done
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 2**32), liars=st.sets(st.integers(0, 39), max_size=K - 1), dead=st.sets(st.integers(0, 39)))
 def test_an_honest_path_leads_to_the_value_past_liars_and_silence(seed: int, liars: set[int], dead: set[int]) -> None:
     """A chain of honest live peers, each naming the next, ends at the holder; fewer than k liars name anybody."""
@@ -82,7 +82,7 @@ def test_an_honest_path_leads_to_the_value_past_liars_and_silence(seed: int, lia
     assert len(set(net.asked)) == len(net.asked) == net.lookup.asks
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(seed=st.integers(0, 2**32))
 def test_liars_without_end_are_asked_a_bounded_number_of_times(seed: int) -> None:
     """Whoever is asked names 20 new peers, ever closer; all of them answer."""
@@ -97,7 +97,7 @@ def test_liars_without_end_are_asked_a_bounded_number_of_times(seed: int) -> Non
     assert asks == lookup.asks <= ASKS_MAX
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32))
 def test_among_honest_peers_the_k_closest_are_found(seed: int) -> None:
     random = Random(seed)

@@ -35,7 +35,7 @@ def test_record_vector(vector: dict[str, Any]) -> None:
     assert vector["name"].startswith("good") == (len(vector["expect"]) == 64)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(at=st.integers(0, 10_000), bit=st.integers(0, 7))
 def test_no_flipped_bit_survives(at: int, bit: int) -> None:
     raw = bytearray(codec.encode(signed_ad(A).envelope))
@@ -91,7 +91,7 @@ def test_every_order_of_arrival_ends_with_the_same_shelf() -> None:
     assert len(results.pop()) == 3
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(order=st.permutations(range(12)))
 def test_a_full_key_keeps_the_same_authors_whoever_came_first(order: list[int]) -> None:
     kept, other = shelf(per_key=4), shelf(per_key=4)
@@ -151,7 +151,7 @@ def test_expired_records_are_not_given_out_and_are_swept() -> None:
     assert len(kept) == 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32))
 def test_the_changes_rebuild_the_shelf_and_no_quota_is_passed(seed: int) -> None:
     """A copy that follows `drain` holds exactly what the shelf holds."""

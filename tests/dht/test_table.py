@@ -78,7 +78,7 @@ class TableMachine(RuleBasedStateMachine):
 
 
 TestTable = TableMachine.TestCase
-TestTable.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestTable.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 def test_the_oldest_of_a_full_bucket_is_probed_once_it_has_been_quiet() -> None:

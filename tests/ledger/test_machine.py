@@ -257,5 +257,5 @@ class Market(RuleBasedStateMachine):
             assert party.replicas.forkers <= {FORKER.peer}
 
 
-Market.TestCase.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)
+Market.TestCase.settings = settings(max_examples=40, stateful_step_count=50)
 test_market = Market.TestCase

@@ -449,5 +449,5 @@ class AnyOrder(RuleBasedStateMachine):
             assert len(mesh) == len(set(mesh))
 
 
-AnyOrder.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+AnyOrder.TestCase.settings = settings(max_examples=40, stateful_step_count=40)
 TestAnyOrder = AnyOrder.TestCase

@@ -157,5 +157,5 @@ class Ends(RuleBasedStateMachine):
                 assert all(number not in end.streams for end in self.ends)
 
 
-Ends.TestCase.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+Ends.TestCase.settings = settings(max_examples=80, stateful_step_count=50)
 TestTwoEnds = Ends.TestCase

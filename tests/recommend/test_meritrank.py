@@ -74,7 +74,7 @@ def test_a_loop_counts_each_peer_once_per_walk() -> None:
     assert len(merit.visits.walk) == len(set(zip(merit.visits.walk.tolist(), merit.visits.node.tolist(), strict=True)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(small_worlds, parameters)
 def test_scores_are_signed_shares(world: list[tuple[int, int, float]], options: Settings) -> None:
     for merit in (
@@ -89,7 +89,7 @@ def test_scores_are_signed_shares(world: list[tuple[int, int, float]], options: 
             assert merit.score.sum() == pytest.approx(1.0 if merit.reach.any() else 0.0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(small_worlds, st.randoms(use_true_random=False), seeds)
 def test_the_order_of_insertion_changes_nothing(world: list[tuple[int, int, float]], random: object, seed: int) -> None:
     mixed = list(world)
@@ -100,7 +100,7 @@ def test_the_order_of_insertion_changes_nothing(world: list[tuple[int, int, floa
     assert one.score.tolist() == other.score.tolist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(small_worlds, st.integers(1, 3), st.sampled_from([0.5, 4.0]))
 def test_more_trust_of_the_ego_never_lowers_the_reach(
     world: list[tuple[int, int, float]], target: int, more: float
@@ -115,7 +115,7 @@ def test_more_trust_of_the_ego_never_lowers_the_reach(
     assert reach[1] >= reach[0] - 1e-9
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(small_worlds, st.integers(1, 3), st.integers(1, 3))
 def test_distrust_never_raises_the_reach_of_its_target(
     world: list[tuple[int, int, float]], source: int, target: int

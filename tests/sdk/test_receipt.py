@@ -66,7 +66,7 @@ def test_backends_refuse_what_is_no_point(bls: Bls) -> None:
         assert not bls.aggregate([key], b"message", bad)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, len(ACCEPTED) - 1), st.integers(1, 255))
 def test_no_byte_can_be_changed(at: int, flip: int) -> None:
     forged = ACCEPTED[:at] + bytes([ACCEPTED[at] ^ flip]) + ACCEPTED[at + 1 :]

@@ -62,7 +62,7 @@ def test_an_event_is_not_due_before_its_time() -> None:
     assert queue.pop_due(2.0) is not None
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32), st.integers(1, 60))
 def test_whatever_the_delays_a_pipe_keeps_its_order(seed: int, count: int) -> None:
     """Frames and the close behind them, through clogs: the order of sending is the order of arriving."""

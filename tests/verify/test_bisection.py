@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from tests.verify.world import person
@@ -188,7 +188,7 @@ def lists(draw: st.DrawFn, count: int) -> list[Tensor]:
     return [*states[:-1], junk(99)] if states[-1] == right[-1] else states
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(data=st.data(), count=st.integers(2, 70), honest_defends=st.booleans())
 def test_the_honest_side_wins_against_any_other(data: st.DataObject, count: int, honest_defends: bool) -> None:
     answers = st.sampled_from(["plays", "plays", "plays", "plays", "silent", "forges", "swaps", "replays"])

@@ -6,7 +6,7 @@ by as many, or where no honest juror voted; time and money stay within what was 
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, event, settings
+from hypothesis import event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -133,7 +133,5 @@ class Escalations(RuleBasedStateMachine):
         return any(juror.peer == peer and juror.verdict == "silent" for jury in juries for juror in jury)
 
 
-Escalations.TestCase.settings = settings(
-    max_examples=50, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+Escalations.TestCase.settings = settings(max_examples=50, stateful_step_count=25)
 TestEscalations = Escalations.TestCase

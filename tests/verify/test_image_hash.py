@@ -103,7 +103,7 @@ def test_phash_is_what_the_specification_says() -> None:
 
 
 @given(st.integers(1, 140), st.integers(1, 140), st.booleans(), st.integers(0, 1 << 20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_backends_agree_on_every_bit(height: int, width: int, grey: bool, seed: int) -> None:
     pixels = noise(seed, height, width) if grey else scene(seed, height, width)
     for kind in KINDS:

@@ -54,7 +54,7 @@ def test_numba_is_installed_for_the_tests() -> None:
 @each
 @wide
 @given(seed=seeds, n=sizes, m=sizes)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_histogram_counts_every_pair(backend: Backend, words: int, seed: int, n: int, m: int) -> None:
     a, b = draw(seed, n, words), draw(seed + 1, m, words)
     expected = np.zeros(64 * words + 1, np.int64)
@@ -67,7 +67,7 @@ def test_a_histogram_counts_every_pair(backend: Backend, words: int, seed: int, 
 @each
 @wide
 @given(seed=seeds, n=sizes)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_set_against_itself_counts_each_pair_once(backend: Backend, words: int, seed: int, n: int) -> None:
     codes = draw(seed, n, words)
     both = histogram(codes, codes, backend=backend)
@@ -78,7 +78,7 @@ def test_a_set_against_itself_counts_each_pair_once(backend: Backend, words: int
 @each
 @wide
 @given(seed=seeds, n=sizes, m=sizes, share=st.floats(0, 0.6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_join_finds_all_near_pairs_in_order(
     backend: Backend, words: int, seed: int, n: int, m: int, share: float
 ) -> None:
@@ -99,7 +99,7 @@ def test_a_join_finds_all_near_pairs_in_order(
 @each
 @wide
 @given(seed=seeds, n=sizes, m=st.integers(1, 13), k=st.integers(1, 13))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_nearest_are_ordered_by_distance_then_place(
     backend: Backend, words: int, seed: int, n: int, m: int, k: int
 ) -> None:
@@ -134,7 +134,6 @@ def test_backends_agree_across_tiles(words: int, n: int) -> None:
 
 
 @given(st.integers(0, 5), st.sampled_from([64, 256]), seeds)
-@settings(deadline=None)
 def test_packing_is_undone_and_bit_k_is_in_word_k_of_64(n: int, bits: int, seed: int) -> None:
     given_bits = np.random.Generator(np.random.Philox(key=seed)).random((n, bits)) < 0.5
     codes = pack(given_bits)
@@ -145,7 +144,7 @@ def test_packing_is_undone_and_bit_k_is_in_word_k_of_64(n: int, bits: int, seed:
 
 @wide
 @given(seeds)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_distances_are_a_metric(words: int, seed: int) -> None:
     a, b, c = (draw(seed + part, 8, words).astype(np.uint64) for part in range(3))
     near, far, across = (distances(*two).astype(int) for two in ((a, b), (b, c), (a, c)))
@@ -158,7 +157,7 @@ def test_distances_are_a_metric(words: int, seed: int) -> None:
 @each
 @wide
 @given(seeds, seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_order_does_not_matter_to_a_histogram(backend: Backend, words: int, seed: int, shuffle: int) -> None:
     """Nor does moving the same bits of all codes, nor flipping them."""
     codes = draw(seed, 12, words)

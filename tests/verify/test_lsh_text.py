@@ -45,7 +45,7 @@ def per_document(shingles: Shingles) -> list[list[int]]:
 
 @each
 @given(texts, st.integers(1, 7))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_shingles_are_as_defined(backend: Backend, some: list[bytes], width: int) -> None:
     assert per_document(byte_shingles(some, width, backend=backend)) == [
         lsh_oracle.byte_shingles(text, width) for text in some
@@ -55,7 +55,7 @@ def test_shingles_are_as_defined(backend: Backend, some: list[bytes], width: int
 
 @each
 @given(texts, st.integers(1, 17), st.integers(0, 1 << 40))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_signatures_and_codes_are_as_defined(backend: Backend, some: list[bytes], permutations: int, seed: int) -> None:
     raw = np.random.Philox(key=seed).random_raw(permutations).tolist()
     factors, terms = [word >> 32 | 1 for word in raw], [word & lsh_oracle.M32 for word in raw]
@@ -68,7 +68,6 @@ def test_signatures_and_codes_are_as_defined(backend: Backend, some: list[bytes]
 
 
 @given(st.lists(st.integers(0, (1 << 64) - 1), min_size=1, max_size=30))
-@settings(deadline=None)
 def test_neither_order_nor_repetition_changes_a_signature(values: list[int]) -> None:
     def signature(some: list[int]) -> list[int]:
         shingles = Shingles(np.array(some, np.uint64), np.array([0, len(some)]))
@@ -195,7 +194,7 @@ def code_of(value: int) -> bytes:
 
 
 @given(st.integers(1, 20), st.integers(0, 24), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_everything_nearer_than_there_are_bands_is_found(bands: int, flips: int, data: st.DataObject) -> None:
     """Fewer differing bits than bands leave a band whole. What is farther than the radius is never returned."""
     places = data.draw(st.lists(st.integers(0, 255), min_size=flips, max_size=flips, unique=True))

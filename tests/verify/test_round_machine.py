@@ -7,7 +7,7 @@ same jurors, in any order of delivery, with duplicates, strangers and lost messa
 from __future__ import annotations
 
 import msgspec
-from hypothesis import HealthCheck, event, settings
+from hypothesis import event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -173,7 +173,5 @@ class Rounds(RuleBasedStateMachine):
             assert not signers[0] & signers[1]
 
 
-Rounds.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+Rounds.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 TestRounds = Rounds.TestCase

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from hypothesis import HealthCheck, event, settings
+from hypothesis import event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -180,7 +180,5 @@ class Batches(RuleBasedStateMachine):
         self.credit_is_for_a_full_set_of_accepts()
 
 
-Batches.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+Batches.TestCase.settings = settings(max_examples=150, stateful_step_count=30)
 TestBatches = Batches.TestCase

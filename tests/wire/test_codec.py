@@ -66,7 +66,7 @@ def test_vector(vector: dict[str, Any]) -> None:
         assert msgspec.to_builtins(codec.decode(Outer, raw), str_keys=True) == vector["value"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(OUTERS)
 def test_what_is_encoded_decodes_to_the_same_bytes(value: Outer) -> None:
     raw = codec.encode(value)
@@ -76,7 +76,7 @@ def test_what_is_encoded_decodes_to_the_same_bytes(value: Outer) -> None:
         assert again == value
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(OUTERS, st.data())
 def test_mutated_bytes_are_refused_or_are_themselves_canonical(value: Outer, data: st.DataObject) -> None:
     raw = bytearray(codec.encode(value))
@@ -97,7 +97,7 @@ def test_mutated_bytes_are_refused_or_are_themselves_canonical(value: Outer, dat
     assert codec.encode(decoded) == raw
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=64))
 def test_any_bytes_are_refused_or_canonical(raw: bytes) -> None:
     for kind in (Outer, Inner, Nest):
@@ -108,7 +108,7 @@ def test_any_bytes_are_refused_or_canonical(raw: bytes) -> None:
         assert codec.encode(decoded) == raw
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(st.text(max_size=3), st.floats(allow_nan=False), max_size=5))
 def test_the_order_of_insertion_does_not_show(weights: dict[str, float]) -> None:
     turned = dict(reversed(weights.items()))

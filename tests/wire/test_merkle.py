@@ -59,7 +59,7 @@ def test_every_leaf_is_proven_at_its_place_only(size: int) -> None:
         assert not proof or not verify_inclusion(leaf, index, size, proof[:-1], head)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(2, 40), st.data())
 def test_an_altered_proof_is_refused(size: int, data: st.DataObject) -> None:
     leaves = _leaves(size)

@@ -14,7 +14,7 @@ KEY = PeerId(bytes.fromhex("1ed1e8fae2c4a144b8be8fd4b47bf3d3b34b871c3cacf6010f0e
 TEXT = to_text(KEY)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.binary(min_size=32, max_size=32))
 def test_text_comes_back(raw: bytes) -> None:
     text = to_text(PeerId(raw))

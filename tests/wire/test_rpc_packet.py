@@ -40,7 +40,6 @@ def test_a_struct_comes_back(text: str, number: int) -> None:
 SHAPES = st.lists(st.integers(0, 5), max_size=4).map(tuple)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(DTYPES), SHAPES), min_size=1, max_size=4), st.integers(0, 99))
 def test_tensors_come_back_as_views(kinds: list[tuple[str, tuple[int, ...]]], seed: int) -> None:
     generator = np.random.Generator(np.random.Philox(seed))
@@ -112,7 +111,7 @@ def test_a_message_that_does_not_add_up_is_refused(name: str) -> None:
         packet.decode(Example, bytes(BAD[name]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 80), st.integers(0, 255))
 def test_a_changed_byte_gives_another_message_or_none(at: int, value: int) -> None:
     raw = whole(GOOD, np.array([[True]]))

@@ -16,7 +16,7 @@ from wire.tensor import Tensor, from_numpy
 DTYPES = ["u1", "i4", "i8", "f4", "f8"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(DTYPES), st.lists(st.integers(0, 5), max_size=4), st.integers(0, 2**32 - 1))
 def test_an_array_comes_back(dtype: str, shape: list[int], seed: int) -> None:
     raw = np.random.Generator(np.random.Philox(seed)).bytes(int(np.prod(shape, initial=1)) * int(dtype[1]))
