@@ -96,7 +96,7 @@ async def test_large_frames_flow_both_ways_past_a_slow_reader(pair: Any) -> None
 
     pair.bob.serve(ECHO, flood)
     channel = await pair.alice.open(pair.bob.peer, ECHO)
-    with trio.fail_after(30):
+    with trio.fail_after(120):  # it must end; the stock stack on a busy machine takes its time
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_send_many, channel, count)
             await trio.sleep(0.2)
