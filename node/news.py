@@ -35,6 +35,7 @@ from node.gossip.params import DATA_BYTES_MAX, TopicParams
 from node.gossip.router import Arrived, Verdict
 from node.gossip.service import Gossip
 from node.keys import Keyring
+from node.tasks import start_if_open
 from wire import codec
 from wire.codec import Wire
 from wire.envelope import verify
@@ -234,8 +235,7 @@ class News:
 
     def _soon(self, fetch: Callable[..., Awaitable[None]], *args: object) -> None:
         if self._fetching < FETCHES_MAX:  # what is left out comes with the usual rounds
-            self._fetching += 1
-            self._nursery.start_soon(self._fetch, fetch, args)
+            self._fetching += start_if_open(self._nursery, self._fetch, fetch, args)
 
     async def _fetch(self, fetch: Callable[..., Awaitable[None]], args: tuple[object, ...]) -> None:
         try:

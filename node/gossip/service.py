@@ -24,6 +24,7 @@ import trio
 from node.gossip.links import Links, links_of
 from node.gossip.params import PEERS_MAX, Params, TopicParams
 from node.gossip.router import Arrived, Router, Verdict
+from node.tasks import start_if_open
 from wire.envelope import Signer
 from wire.errors import Busy, LocalError, Malformed, RemoteError, TransportError
 from wire.peer import PeerId, short
@@ -128,10 +129,12 @@ class Gossip:
         """The link with a peer, made if there is room."""
         link = self._links.get(peer)
         if link is None and len(self._links) < PEERS_MAX:
-            link = self._links[peer] = _Link()
+            made = _Link()
+            if not start_if_open(self._nursery, self._send, peer, made):
+                return None
+            link = self._links[peer] = made
             group = self._links_of.group(peer)
             self._router.add_peer(peer, trio.current_time(), outbound=outbound, group=group)
-            self._nursery.start_soon(self._send, peer, link)
         return link
 
     async def _send(self, peer: PeerId, link: _Link) -> None:
@@ -202,7 +205,8 @@ class Gossip:
         except (Malformed, RemoteError, LocalError, TransportError, Busy) as exc:
             verdict = self._failure(arrived, exc)
         if inspect.isawaitable(verdict):
-            self._nursery.start_soon(self._judge_slowly, arrived, verdict)
+            if not start_if_open(self._nursery, self._judge_slowly, arrived, verdict) and inspect.iscoroutine(verdict):
+                verdict.close()
         else:
             self._router.verdict(arrived.id, verdict, trio.current_time())
 

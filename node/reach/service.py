@@ -24,6 +24,7 @@ from node.reach.punch import Puncher
 from node.reach.quota import Limits
 from node.reach.relay import Relay, relay_address
 from node.reach.ways import Ways
+from node.tasks import start_if_open
 from node.transport_libp2p import Libp2pTransport
 from wire.errors import LocalError
 from wire.limits import ADDRESSES_PER_PEER_MAX
@@ -115,7 +116,7 @@ class Reach:
             self.circuits.held.clear()
         elif not proven and self._keeping is None and self._relays:
             self._keeping = trio.CancelScope()
-            self._nursery.start_soon(self._keep, self._keeping)
+            start_if_open(self._nursery, self._keep, self._keeping)
 
     async def _keep(self, scope: trio.CancelScope) -> None:
         with scope:
@@ -131,9 +132,10 @@ class Reach:
             await self._transport.connect_directly(relay, address)
 
     def _arrived(self, peer: PeerId) -> None:
-        if peer not in self._upgrading and len(self._upgrading) < UPGRADES_MAX:
+        if peer in self._upgrading or len(self._upgrading) >= UPGRADES_MAX:
+            return
+        if start_if_open(self._nursery, self._upgrade, peer):
             self._upgrading.add(peer)
-            self._nursery.start_soon(self._upgrade, peer)
 
     async def _upgrade(self, peer: PeerId) -> None:
         try:

@@ -19,7 +19,7 @@ import trio
 from node.rpc.answering import Answering, Served
 from node.rpc.calling import Link
 from wire.codec import Wire
-from wire.errors import Busy, LocalError, Malformed, RemoteError
+from wire.errors import Busy, LocalError, Malformed, RemoteError, Unreachable
 from wire.peer import PeerId
 from wire.rpc import packet
 from wire.rpc.caller import RETRY_S
@@ -52,7 +52,7 @@ class RpcNode:
         transport.serve(PROTOCOL, self._serve)
 
     def close(self) -> None:
-        """Answer nobody any more: the transport, which runs our handlers, may outlive us."""
+        """Call and answer nobody any more: the transport, which runs our handlers, may outlive us."""
         self._closed = True
         for _, scope, _ in self._answering.values():
             scope.cancel()
@@ -82,6 +82,8 @@ class RpcNode:
     def _link(self, peer: PeerId, timeout_s: float) -> Link:
         if not 0 < timeout_s <= DEADLINE_MS_MAX / 1000:
             raise LocalError(f"a call within {timeout_s} s")
+        if self._closed:  # handlers that the transport runs may outlive us
+            raise Unreachable("this node is stopping")
         link = self._links.get(peer)
         if link is None or not link.alive:
             self._make_room()

@@ -81,6 +81,13 @@ async def test_a_call_is_answered(pair: Any, size: int, method: Method[Ask, Tell
         assert two.blamed == []
 
 
+async def test_a_call_after_the_end_is_refused(pair: Any) -> None:
+    async with calling(pair) as two:
+        two.bob.serve(ONE, upper)
+    with pytest.raises(Unreachable, match="stopping"):
+        await two.alice.call(two.peer, ONE, Ask("a"), timeout_s=5)
+
+
 async def test_many_calls_at_once_share_one_channel(pair: Any) -> None:
     async with calling(pair) as two:
         two.bob.serve(ONE, upper)
