@@ -16,13 +16,31 @@ export { multiaddr }
 
 export const say = (what) => process.stdout.write(JSON.stringify(what) + '\n')
 
-export const started = (services) => createLibp2p({
-  addresses: { listen: ['/ip4/127.0.0.1/tcp/0'] },
-  transports: [tcp()],
+export const started = (services, { listen = ['/ip4/127.0.0.1/tcp/0'], transports = [], ...more } = {}) => createLibp2p({
+  addresses: { listen },
+  transports: [tcp(), ...transports],
   connectionEncrypters: [noise()],
   streamMuxers: [yamux()],
-  services: { identify: identify(), ...services }
+  services: { identify: identify(), ...services },
+  ...more
 })
+
+// Whatever comes on the stream goes back, without regard to frames.
+export async function echo (stream) {
+  for await (const chunk of stream) {
+    if (!stream.send(bytesOf(chunk))) await stream.onDrain()
+  }
+  await stream.close()
+}
+
+export const bytesOf = (chunk) => (chunk instanceof Uint8Array ? chunk : chunk.subarray())
+
+// Behind its length of four bytes.
+export function framed (bytes) {
+  const head = Buffer.alloc(4)
+  head.writeUInt32BE(bytes.byteLength)
+  return Buffer.concat([head, bytes])
+}
 
 // Says who and where the node is, then does what each line of standard input asks for, to its end.
 export async function serve (node, act) {

@@ -1,29 +1,19 @@
 // A js-libp2p node that pings, identifies and echoes, driven by lines of JSON on its standard input.
 import { createHash } from 'node:crypto'
 import { ping } from '@libp2p/ping'
-import { multiaddr, say, serve, started } from './node.mjs'
+import { bytesOf, echo, framed, multiaddr, say, serve, started } from './node.mjs'
 
 const [protocol] = process.argv.slice(2)
 const node = await started({ ping: ping() })
 node.addEventListener('peer:identify', ({ detail }) => {
   say({ identified: detail.peerId.toString(), agent: detail.agentVersion, protocols: detail.protocols })
 })
-const bytesOf = (chunk) => (chunk instanceof Uint8Array ? chunk : chunk.subarray())
-
-// What comes goes back, without regard to frames.
-await node.handle(protocol, async (stream) => {
-  for await (const chunk of stream) {
-    if (!stream.send(bytesOf(chunk))) await stream.onDrain()
-  }
-  await stream.close()
-})
+await node.handle(protocol, echo)
 
 // A frame is a length of four bytes and as many bytes; sends `count` of `size` and hashes those that come back.
 async function call (address, count, size) {
   const stream = await node.dialProtocol(multiaddr(address), protocol)
   const hash = createHash('sha256')
-  const head = Buffer.alloc(4)
-  head.writeUInt32BE(size)
   let left = count * (4 + size)
   const reading = (async () => {
     for await (const chunk of stream) {
@@ -34,7 +24,7 @@ async function call (address, count, size) {
     }
   })()
   for (let i = 0; i < count; i++) {
-    if (!stream.send(Buffer.concat([head, Buffer.alloc(size, i)]))) await stream.onDrain()
+    if (!stream.send(framed(Buffer.alloc(size, i)))) await stream.onDrain()
   }
   await reading
   await stream.close()
