@@ -29,7 +29,6 @@ from multiaddr import Multiaddr
 
 from node.address_book import AddressBook, dialed_at
 from node.channel_libp2p import LOST, Libp2pChannel
-from node.libp2p.admission import Admission
 from node.libp2p.channel import MuxedChannel
 from node.libp2p.connections import Muxers
 from node.libp2p.gate import Gate
@@ -37,6 +36,7 @@ from node.libp2p.muxed_stream import MuxedStream
 from node.libp2p.negotiating import agree, open_stream
 from node.libp2p_host import GOODBYE_S, HANDSHAKE_S, NoiseOnly, build_host, give_up, libp2p_id, peer_id
 from node.reach.addresses import Circuit, Endpoint, circuit, endpoint, scope
+from wire.admission import Admission
 from wire.errors import LocalError, Malformed, TransportError, Unreachable
 from wire.identity import Identity
 from wire.limits import CHANNELS_PER_PEER_MAX
@@ -80,7 +80,7 @@ class Libp2pTransport:
         self._book = AddressBook()
         self._dialling: dict[PeerId, trio.Lock] = {}
         self._inbound: Counter[PeerId] = Counter()
-        self._admission = Admission()
+        self._admission = Admission[MuxedStream](lambda stream: stream.state.received_all)
         self._muxers = Muxers(swarm)
         self._advertised: tuple[str, ...] = ()
         self._hidden: frozenset[Endpoint] = frozenset()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
@@ -10,6 +9,7 @@ import trio
 
 from sim.channel import Item, Pipe, SimChannel
 from sim.network import SimNetwork
+from wire.admission import Admission
 from wire.errors import Unreachable
 from wire.limits import ADDRESSES_PER_PEER_MAX, CHANNELS_PER_PEER_MAX
 from wire.peer import PeerId, short, to_text
@@ -55,7 +55,7 @@ class SimTransport:
         self._on_bug = on_bug
         self._handlers: dict[str, Handler] = {}
         self._known: dict[PeerId, list[str]] = {}
-        self._inbound: Counter[PeerId] = Counter()
+        self._admission = Admission[SimChannel](lambda channel: channel.ended is not None)
         directory.alive[self._number] = self
 
     @property
@@ -138,18 +138,17 @@ class SimTransport:
 
     def welcome(self, channel: SimChannel, handler: Handler) -> None:
         """Run a handler for a channel opened to us, unless that peer has too many."""
-        if self._inbound[channel.peer] >= CHANNELS_PER_PEER_MAX:
+        if not self._admission.admit(channel.peer, channel):
             refuse = partial(self._network.reset, channel, f"more than {CHANNELS_PER_PEER_MAX} channels")
             self._network.transmit(channel.out, Item("reset", refuse))
             return
-        self._inbound[channel.peer] += 1
         self._nursery.start_soon(self._run_inbound, channel, handler)
 
     async def _run_inbound(self, channel: SimChannel, handler: Handler) -> None:
         try:
             await run_handler(handler, channel, blame=self._blame, on_bug=self._on_bug)
         finally:
-            self._inbound[channel.peer] -= 1
+            self._admission.done(channel.peer, channel)
             await channel.aclose()
 
     # ---- closing

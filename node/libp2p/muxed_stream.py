@@ -80,9 +80,9 @@ class MuxedStream(IMuxedStream):
         if self.conn.core.has_output:
             self.conn.flush_later()
 
-    def offer(self, data: memoryview, *, later: bool = False, begun: bool = False) -> int:
+    def offer(self, data: memoryview, *, later: bool = False, begun: bool = False, negotiating: bool = False) -> int:
         """Send the start of `data`; returns how much was taken, 0 where `room` is to be waited for."""
-        taken = self.conn.core.write(self.state, data, begun=begun)
+        taken = self.conn.core.write(self.state, data, begun=begun, negotiating=negotiating)
         if later:
             self.conn.flush_later()
         elif taken:
@@ -92,7 +92,9 @@ class MuxedStream(IMuxedStream):
     def propose(self, protocol: str) -> None:
         """Negotiate lazily: the proposal leaves with whatever is sent next, the answer is checked when read."""
         self._proposer = Proposer(protocol)
-        self.offer(memoryview(proposal(protocol)), later=True)
+        proposed = proposal(protocol)
+        if self.offer(memoryview(proposed), later=True, negotiating=True) < len(proposed) and self.broken is None:
+            self.abort("the peer leaves no window for a proposal")
 
     def finish(self) -> None:
         """Half-close behind what was queued."""
@@ -181,7 +183,7 @@ class MuxedStream(IMuxedStream):
             rest = responder.rest() if responder.agreed is not None else b""
             self._left += rest
             self.use(len(got) - len(rest))
-            if answer and self.offer(memoryview(answer), later=True) < len(answer):
+            if answer and self.offer(memoryview(answer), later=True, negotiating=True) < len(answer):
                 raise Malformed("the peer leaves no window for an answer")
         return responder.agreed
 

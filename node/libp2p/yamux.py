@@ -102,18 +102,22 @@ class YamuxConnection:
         self._add(stream, SYN)
         return stream
 
-    def write(self, stream: Stream, data: memoryview, *, begun: bool = False) -> int:
+    def write(self, stream: Stream, data: memoryview, *, begun: bool = False, negotiating: bool = False) -> int:
         """Queue the start of `data`; returns how many bytes were taken. After 0, wait for `Writable`.
 
         Args:
             begun: what came before belongs to the same message; it is finished before others begin, so that the
                 other side need not hold parts of many.
+            negotiating: taken whatever is queued, as far as the window goes: what follows on the stream means nothing
+                without it. Its size is bounded by who calls.
         """
         if stream.sent_all or stream.closing or stream.ended is not None:
             return 0
         room = QUEUE_BYTES_MAX - self.queued
         if not stream.queued and room < SMALL_BYTES and room > SMALL_BYTES - QUEUE_BYTES_MAX:
             room = SMALL_BYTES
+        if negotiating:
+            room = len(data)
         size = min(len(data), stream.send_window, room, FRAME_BYTES - stream.queued)
         if size <= 0:
             stream.blocked, stream.wants = True, len(data)

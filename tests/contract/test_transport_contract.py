@@ -337,6 +337,26 @@ async def test_many_channels_one_after_the_other_leave_nothing_behind(pair: Any,
     await eventually(lambda: trio.lowlevel.current_statistics().tasks_living <= before)
 
 
+async def test_large_calls_on_many_channels_at_once_all_get_their_answers(pair: Any) -> None:
+    pair.bob.serve(ECHO, echo)
+    frames = {n: bytes([n]) * (256 << 10) for n in range(2 * CHANNELS_PER_PEER_MAX)}
+    answers: dict[int, bytes] = {}
+
+    async def work() -> None:
+        while frames:
+            n, frame = frames.popitem()
+            channel = await pair.alice.open(pair.bob.peer, ECHO)
+            await channel.send(frame)
+            answers[n] = await channel.receive()
+            assert answers[n] == frame
+            await channel.aclose()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(CHANNELS_PER_PEER_MAX // 2):
+            nursery.start_soon(work)
+    assert len(answers) == 2 * CHANNELS_PER_PEER_MAX
+
+
 # ---- handlers and blame
 
 

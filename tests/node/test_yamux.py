@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.libp2p import yamux_state
+from node.libp2p.multiselect import NEGOTIATION_BYTES_MAX
 from node.libp2p.yamux import YamuxConnection
 from node.libp2p.yamux_frames import (
     ACK,
@@ -32,6 +33,7 @@ from node.libp2p.yamux_state import (
     KEEPALIVE_S,
     PING_BURST,
     QUANTUM_BYTES,
+    STREAMS_IN_ALL_MAX,
     STREAMS_IN_MAX,
     WINDOW_BYTES,
     Ended,
@@ -312,10 +314,22 @@ def test_a_full_queue_still_takes_a_small_frame_of_another_stream() -> None:
     here, streams = full()
     assert here.write(streams[2], memoryview(bytes(64 << 10))) == 16 << 10
     assert here.write(streams[2], memoryview(b"x")) == here.write(streams[0], memoryview(b"x")) == 0
-    ready = []
+    ready: list[Stream] = []
     while here.has_output:
         ready += here.batch()[1]
     assert ready == [streams[2], streams[0]]
+
+
+def test_a_proposal_is_taken_however_much_is_queued() -> None:
+    alice = YamuxConnection(initiator=True, now=0.0)
+    for _ in range(alone := yamux_state.STREAMS_OUT_MAX - 1):
+        alice.write(alice.open(), memoryview(bytes(INITIAL_WINDOW_BYTES)))
+    last = alice.open()
+    assert len(alice.streams) == alone + 1
+    assert alice.write(last, memoryview(b"small")) == 0, "the queue is full"
+    assert alice.write(last, memoryview(b"proposal"), negotiating=True) == len(b"proposal")
+    last.send_window = 3
+    assert alice.write(last, memoryview(b"proposal"), negotiating=True) == 3, "never past the window"
 
 
 def test_a_message_that_has_begun_goes_on_before_others_begin() -> None:
@@ -326,7 +340,7 @@ def test_a_message_that_has_begun_goes_on_before_others_begin() -> None:
     for stream in streams[3:]:
         assert here.write(stream, memoryview(bytes(256 << 10))) == 0
     assert here.write(streams[2], memoryview(bytes(256 << 10)), begun=True) == 0
-    ready = []
+    ready: list[Stream] = []
     while not ready:
         ready = here.batch()[1]
     assert ready[0] == streams[2]
@@ -401,5 +415,6 @@ def test_garbage_ends_the_same_whatever_the_cuts(raw: bytes, sizes: list[int]) -
 
 
 def test_the_bounds_fit_each_other() -> None:
-    assert HELD_BYTES_MAX + 2 * yamux_state.QUEUE_BYTES_MAX + CONTROL_BYTES_MAX <= 16 << 20
+    negotiating = STREAMS_IN_ALL_MAX * NEGOTIATION_BYTES_MAX
+    assert HELD_BYTES_MAX + 2 * yamux_state.QUEUE_BYTES_MAX + CONTROL_BYTES_MAX + negotiating <= 16 << 20
     assert CHANNELS_PER_PEER_MAX * (INITIAL_WINDOW_BYTES + 1000) < HELD_BYTES_MAX, "honest channels are never shed"
