@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dht import relay
 from dht.limits import PROVIDER_LIFE_MS
 from dht.messages import check_addresses
 from dht.record import VALUE_RULE, Record, Rule, Rules
@@ -73,5 +74,5 @@ def _check(record: Record, author: PeerId) -> None:
     parse(record)
 
 
-RULES: Rules = {NAMESPACE: Rule(PROVIDER_LIFE_MS, _check), "value": VALUE_RULE}
-"""The namespaces of this network: provider ads, and opaque values of at most a day."""
+RULES: Rules = {NAMESPACE: Rule(PROVIDER_LIFE_MS, _check), relay.NAMESPACE: relay.RULE, "value": VALUE_RULE}
+"""The namespaces of this network: ads of providers and of relays, and opaque values of at most a day."""

@@ -127,7 +127,7 @@ class Dht:
 
     def withdraw(self, model: str) -> None:
         """Publish the ad for a model no more; it is gone when its last copy expires (10 minutes at most)."""
-        self._mine.pop((NAMESPACE, key_of(model)), None)
+        self.unpublish(NAMESPACE, key_of(model))
 
     async def providers(self, model: str) -> list[tuple[PeerId, ProviderAd]]:
         """Everybody who offers the model now, ourselves included, in the order of their keys.
@@ -157,6 +157,10 @@ class Dht:
         signed = self._sign(namespace, key, published)
         self._mine[namespace, key] = published
         return await self._put(signed)
+
+    def unpublish(self, namespace: str, key: bytes) -> None:
+        """Renew our record under a key no more; it is gone when its last copy expires."""
+        self._mine.pop((namespace, key), None)
 
     async def put(self, record: Record) -> StoreResult:
         """Sign a record as it is and store it once; `next_seq` numbers it.

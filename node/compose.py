@@ -35,9 +35,10 @@ from node.libp2p.gate import Gate
 from node.market.context import Context, Executors, NodeIdentity, Slots
 from node.news import News, Sources
 from node.node import NAMESPACES, Node, now_ms
-from node.reach.quota import Limits
+from node.reach.quota import MODEST, Limits
 from node.reach.service import open_reach
 from node.records import Records
+from node.relay_directory import RelayDirectory
 from node.rpc.node import open_rpc
 from node.transport_libp2p import open_transport
 from node.trust import Trust
@@ -52,6 +53,9 @@ from workloads.service import Pool, open_pool
 
 BATCHES_OPEN_MAX = 8
 """Own open batches before new ones are refused."""
+
+RELAY_LIMITS = {"on": Limits(), "auto": MODEST, "off": None}
+"""What the setting `relay` gives to others."""
 
 
 def _served(settings: Settings) -> Sequence[ModelInfo]:
@@ -93,13 +97,18 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
             gate=Gate(map(from_text, settings.deny_peers), settings.deny_subnets),
         ) as transport,
         open_reach(
-            transport, relays=settings.relays, limits=Limits() if settings.relay else None, blame=faults.blame
+            transport,
+            relays=settings.relays,
+            limits=RELAY_LIMITS[settings.relay],
+            relay_only_proven=settings.relay == "auto",
+            blame=faults.blame,
         ) as reach,
         _open_pool(settings) as pool,
         assemble(settings, identity, transport, pool, now_ms, faults=faults, on_bug=faults.bug) as node,
         open_api(node, settings.home, settings.api_port),
     ):
         node.reach_view = reach.view
+        reach.discover(RelayDirectory(node.dht, node.trust), Random(os.urandom(16)))
         yield node
 
 

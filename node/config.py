@@ -43,9 +43,14 @@ class Settings(BaseSettings):
         default=[], description="Multiaddrs, ending in /p2p/<peer id>, of peers to join through."
     )
     relays: list[str] = Field(
-        default=[], description="Multiaddrs, ending in /p2p/<peer id>, of relays to be reached through; three are used."
+        default=[],
+        description="Multiaddrs, ending in /p2p/<peer id>, of relays to be reached through; three are used, and others "
+        "are found where these are too few.",
     )
-    relay: bool = Field(default=False, description="Relay for peers that nobody can dial (relay role).")
+    relay: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Relay for peers that nobody can dial: always, or (auto) a little, once strangers reach this node.",
+    )
     api_port: int = Field(default=0, ge=0, le=65535, description="Port of the local API on 127.0.0.1; 0 takes any.")
     serve: bool = Field(default=True, description="Run jobs for others and sit on juries (worker and juror roles).")
     serve_unpaid: bool = Field(

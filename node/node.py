@@ -126,7 +126,8 @@ class Node:
         """Who this node is and how it does."""
         context = self.context
         roles = ["requester", *(["worker", "juror"] if context.settings.serve else [])]
-        roles += ["relay"] if context.settings.relay else []
+        reach = self.reach_view() if self.reach_view is not None else None
+        roles += ["relay"] if reach is not None and (reach["relaying"] or {}).get("serving") else []
         return {
             "peer": to_text(context.identity.peer),
             "version": version("quorate-node"),
@@ -135,7 +136,7 @@ class Node:
             "peers_connected": len(_connected(context.transport)),
             "balance_micro": context.ledger.balance(),
             "roles": roles,
-            "reach": self.reach_view() if self.reach_view is not None else None,
+            "reach": reach,
             "uptime_s": round(time.monotonic() - self._started, 1),
         }
 

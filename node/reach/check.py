@@ -2,7 +2,8 @@
 
 The server dials back through `dial_back`, from a fresh host, and only what its `Gate` admits. The client asks peers
 that it dialled from its listening port, anew whenever its connections or its own addresses have changed, and keeps
-what they say in `Observed` and `Claims`. Format: docs/spec/reach.md.
+what they say in `Observed` and `Claims`. Where those are few it asks peers that have connected to it, too: of them
+only good news count, and only of addresses of its own interfaces. Format: docs/spec/reach.md.
 """
 
 from __future__ import annotations
@@ -120,6 +121,9 @@ class Checker:
         self._observed = Observed()
         self._claims = Claims()
         self._shown: object = None
+        self._chosen: list[PeerId] = []
+        self.checked = False
+        """Whether others were asked at least once."""
 
     # ---- what is known
 
@@ -145,6 +149,11 @@ class Checker:
         """Each address that we may be reached at: how many servers reached it, how many did not."""
         now = trio.current_time()
         return [(at, *self._claims.voices(at, now)) for at in self._claims.candidates()]
+
+    @property
+    def hopeful(self) -> bool:
+        """Whether there is an address at which strangers may reach us, and nobody has failed to."""
+        return any(not failed for _, _, failed in self.claims())
 
     async def guesses(self) -> Sequence[Endpoint]:
         """Where somebody might reach us, the likeliest first; asks if nobody has said anything yet."""
@@ -182,6 +191,7 @@ class Checker:
             whole = await self._round()
             if self._claims.candidates() == asked:
                 break
+        self.checked = True
         if (shown := (self.kind, self.proven(), self.disproved())) != self._shown:
             self._shown = shown
             self._changed()
@@ -191,16 +201,23 @@ class Checker:
         asked = self._claims.candidates()
         open_questions: list[PeerId] = []
         async with trio.open_nursery() as nursery:
-            for server in self._servers()[:SERVERS_MAX]:
+            for server in self._servers():
                 nursery.start_soon(self._ask, server, asked, open_questions)
         found = candidates(self._listening(), self._observed, trio.current_time())
         self._claims.set_candidates(found)
         return not open_questions
 
     def _servers(self) -> list[PeerId]:
-        """Peers to which our listening port has a direct connection."""
+        """Whom to ask: peers to which our listening port has a direct connection, then others, and the same as before.
+
+        The others have connected to us. They cannot say where the network sees our port, but whether a stranger
+        reaches it, which is all that a node learns whom everybody dials first.
+        """
         direct = [peer for peer in self._network.connected() if self._where(peer) is not None]
-        return sorted(peer for peer in direct if self._network.from_listening(peer))
+        ours, before = self._network.from_listening, self._chosen
+        direct.sort(key=lambda peer: (not ours(peer), peer not in before, peer))
+        self._chosen = sorted(direct[:SERVERS_MAX])
+        return self._chosen
 
     def _listening(self) -> list[Endpoint]:
         found = [at for text in self._network.listening() if (at := endpoint(text)) is not None]
@@ -220,10 +237,12 @@ class Checker:
             return
         now = trio.current_time()
         seen = endpoint(reply.seen)
-        if seen is not None and self._network.from_listening(server):
+        ours = self._network.from_listening(server)
+        if seen is not None and ours:
             self._observed.hear(server, where.ip, seen, now)
+        here = self._listening()
         for at, reached in zip(claimed, reply.dialled, strict=True):
-            if reached is not None:
+            if reached is not None and (ours or (reached and at in here)):
                 self._claims.hear(where.ip, at, reached, now)
         if None not in reply.dialled:
             open_questions.remove(server)

@@ -9,8 +9,10 @@ Source: github.com/libp2p/specs, relay/circuit-v2.md.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 import trio
 from libp2p.peer.id import ID
@@ -24,6 +26,24 @@ from wire.peer import PeerId, short
 
 RENEW_S_MIN, RENEW_S_MAX = 5.0, 30.0
 RETRY_S, RETRY_S_MAX = 1.0, 60.0
+
+
+PROOF_S = 600.0
+"""Seconds after which a relay that nobody named to us must show anew that it brings callers."""
+
+Proof = Callable[[Circuit], Awaitable[bool]]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a reservation ended: after how many seconds (0.0 if there was none), and why."""
+
+    served_s: float
+    reason: str
+
+
+class Refused(Unreachable):
+    """A relay answers, and wants no more guests."""
 
 
 class Unanswered(Unreachable):
@@ -51,6 +71,9 @@ class Circuits:
         self._changed = changed
         self._arrived = arrived
         self.held: dict[PeerId, Circuit] = {}
+        self._proving: dict[PeerId, Circuit] = {}
+        self.testers: set[PeerId] = set()
+        """Strangers that we are ourselves, to see whether a relay lets them in."""
 
     def serve(self) -> None:
         """Let in those whom our relays bring."""
@@ -62,29 +85,68 @@ class Circuits:
         """Hold a reservation on one relay for as long as the caller's scope lasts."""
         pause = RETRY_S
         while True:
-            try:
-                await self._connect(relay, address)
+            ended = await self.hold(relay, (address,))
+            pause = RETRY_S if ended.served_s else min(2 * pause, RETRY_S_MAX)
+            await trio.sleep(pause)
+
+    async def hold(self, relay: PeerId, addresses: Sequence[str], proof: Proof | None = None) -> Ended:
+        """Hold a reservation on one relay until it is lost; says for how long it was held, and why not longer.
+
+        Args:
+            addresses: direct, tried in this order.
+            proof: whether the relay brings callers, asked before others are told of it and every `PROOF_S`.
+        """
+        began = proven = -math.inf
+        reason = "lost"
+        try:
+            while True:
+                circuit = await self._reach(relay, addresses)
                 renew_s = await self._reserve(relay)
-                pause = RETRY_S
+                if proof is not None and trio.current_time() - proven >= PROOF_S:
+                    self._proving[relay] = circuit
+                    if not await proof(circuit):
+                        reason = "lies"
+                        break
+                    proven = trio.current_time()
                 if relay not in self.held:
-                    self.held[relay] = Circuit(relay, address)
+                    began = trio.current_time()
+                    self.held[relay] = circuit
                     self._changed()
                 with trio.move_on_after(renew_s):
                     await self._ways.lost(relay)
-                if self._ways.direct(relay):
-                    continue
-            except (*FAILED, TransportError, RemoteError, Malformed):
-                await self._ways.drop(relay)
-                pause = min(2 * pause, RETRY_S_MAX)
+                if not self._ways.direct(relay):
+                    break
+        except Refused as exc:  # the connection is good, and may serve others
+            reason = str(exc)
+        except (*FAILED, TransportError, RemoteError, Malformed) as exc:
+            reason = str(exc)
+            await self._ways.drop(relay)
+        finally:
+            self._proving.pop(relay, None)
             if self.held.pop(relay, None) is not None:
                 self._changed()
-            await trio.sleep(pause)
+        return Ended(max(trio.current_time() - began, 0.001) if math.isfinite(began) else 0.0, reason)
+
+    async def _reach(self, relay: PeerId, addresses: Sequence[str]) -> Circuit:
+        """Make sure of a direct connection with a relay; where it was dialled the first time."""
+        if (held := self.held.get(relay)) is not None:
+            await self._connect(relay, held.address)
+            return held
+        for place, address in enumerate(addresses, 1):
+            try:
+                await self._connect(relay, address)
+            except TransportError:
+                if place == len(addresses):
+                    raise
+                continue
+            return Circuit(relay, address)
+        raise Unreachable(f"relay {short(relay)} has no address")
 
     async def _reserve(self, relay: PeerId) -> float:
         """Ask for a reservation; the seconds after which it should be renewed."""
         answer = await self._ask(relay, Hop(Kind.RESERVE))
         if answer.status != Status.OK or answer.reservation is None:
-            raise Unreachable(f"relay {short(relay)} gives no reservation: {answer.status}")
+            raise Refused(f"relay {short(relay)} gives no reservation: {_reason(answer.status)}")
         left_s = answer.reservation.expire_s - time.time()
         return min(max(left_s / 2, RENEW_S_MIN), RENEW_S_MAX)
 
@@ -101,8 +163,8 @@ class Circuits:
 
     async def _stop(self, stream: ByteStream) -> None:
         """A relay brings somebody."""
-        through = self.held.get(stream.peer)
         asked = Stop.decode(await stream.message())
+        through = self.held.get(stream.peer) or self._proving.get(stream.peer)
         if through is None or not asked.connect or stream.relayed:
             await stream.write(Stop(False, status=Status.PERMISSION_DENIED).encode())
             await stream.close()
@@ -110,7 +172,8 @@ class Circuits:
         caller = peer_id(ID(asked.peer))
         await stream.write(Stop(False, status=Status.OK).encode())
         await self._ways.adopt(stream, caller, through, dialled=False)
-        self._arrived(caller)
+        if caller not in self.testers:
+            self._arrived(caller)
         await stream.closed.wait()
 
     # ---- caller

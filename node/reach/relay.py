@@ -19,7 +19,7 @@ from multiaddr import Multiaddr
 
 from node.libp2p_host import libp2p_id, peer_id
 from node.reach.circuit_messages import HOP, STOP, Hop, Kind, Reservation, Status, Stop
-from node.reach.quota import Limits, Quota
+from node.reach.quota import Limits, Pace, Quota
 from node.reach.ways import FAILED, READ_BYTES, ByteStream, Ways
 from wire.errors import ChannelClosed, Malformed, TransportError
 from wire.peer import PeerId, from_text
@@ -51,11 +51,17 @@ class Relay:
         self._ways = ways
         self._addresses = addresses
         self.quota = Quota(limits)
+        self.pace = Pace(limits.bytes_per_s)
         self.bytes_passed = 0
+        self.serving = False
 
-    def serve(self) -> None:
-        """Begin to answer."""
-        self._ways.serve(HOP, self._hop)
+    def serve(self, wanted: bool) -> None:
+        """Answer, or answer no more; circuits that stand stay."""
+        if wanted and not self.serving:
+            self._ways.serve(HOP, self._hop)
+        elif self.serving and not wanted:
+            self._ways.refuse(HOP)
+        self.serving = wanted
 
     async def _hop(self, stream: ByteStream) -> None:
         try:
@@ -94,9 +100,10 @@ class Relay:
         if guest is not None and not self._ways.direct(guest):
             self.quota.drop(guest)
         status = Status.MALFORMED_MESSAGE
-        if guest is not None:
-            status = self.quota.connect(stream.peer, guest, trio.current_time())
-        if guest is None or status is not Status.OK:
+        seen = self._ways.seen(stream.peer)
+        if guest is not None and seen is not None:
+            status = self.quota.connect(stream.peer, seen.ip, guest, trio.current_time())
+        if guest is None or seen is None or status is not Status.OK:
             await self._refuse(stream, status)
             return
         try:
@@ -106,7 +113,7 @@ class Relay:
                 return
             await self._splice(stream, inner)
         finally:
-            self.quota.disconnect(stream.peer, guest)
+            self.quota.disconnect(stream.peer, seen.ip, guest)
 
     async def _call(self, caller: PeerId, guest: PeerId) -> ByteStream | None:
         """The guest's end of a circuit, if it wants the caller."""
@@ -134,8 +141,8 @@ class Relay:
             await outer.write(Hop(Kind.STATUS, b"", Status.OK, None, limits.of_circuit()).encode())
             with trio.move_on_after(limits.circuit_s):
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._pass, outer.raw(), inner, budget, nursery.cancel_scope)
-                    nursery.start_soon(self._pass, inner.raw(), outer, budget, nursery.cancel_scope)
+                    for source, sink in ((outer.raw(), inner), (inner.raw(), outer)):
+                        nursery.start_soon(self._pass, inner.peer, source, sink, budget, nursery.cancel_scope)
                 over = not nursery.cancel_scope.cancelled_caught
         except FAILED:
             over = False
@@ -144,7 +151,9 @@ class Relay:
                 await outer.reset()
                 await inner.reset()
 
-    async def _pass(self, source: ByteStream, sink: ByteStream, budget: Budget, circuit: trio.CancelScope) -> None:
+    async def _pass(
+        self, guest: PeerId, source: ByteStream, sink: ByteStream, budget: Budget, circuit: trio.CancelScope
+    ) -> None:
         try:
             while True:
                 with trio.fail_after(IDLE_S):
@@ -155,6 +164,8 @@ class Relay:
                 if not budget.take(len(data)):
                     circuit.cancel()
                 self.bytes_passed += len(data)
+                if wait_s := self.pace.take(guest, len(data), trio.current_time()):
+                    await trio.sleep(wait_s)
                 await sink.write(data)
         except FAILED:
             circuit.cancel()

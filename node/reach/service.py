@@ -4,22 +4,25 @@
         reach.view()
 
 What is advertised follows from it: proven addresses first, then circuits through relays that hold a reservation for us,
-then what we listen on and nobody has disproved.
-A node that strangers reach gives its reservations back.
+then what we listen on and nobody has disproved. A node that strangers reach gives its reservations back. One that they
+cannot reach, and for which `relays` names too few, finds others through a directory (`discover`).
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from random import Random
 from typing import Any
 
 import trio
 
 from node.reach.check import Checker, ReachServer
 from node.reach.circuit import Circuits
+from node.reach.discovery import Discovery, offer
 from node.reach.fresh import dial_back
 from node.reach.messages import REACH_PROTOCOL
+from node.reach.ports import Directory
 from node.reach.punch import Puncher
 from node.reach.quota import Limits
 from node.reach.relay import Relay, relay_address
@@ -34,6 +37,12 @@ from wire.serving import Blame
 RELAYS_MAX = 3
 """Relays on which a reservation is held at a time."""
 
+UNSURE_S = 10.0
+"""Seconds after which a node that nobody could check looks for relays."""
+
+HOPE_S = 20.0
+"""Seconds for which addresses that nobody has reached yet, and relays that were named, may come good."""
+
 UPGRADES_MAX = 32
 """Peers with which a direct connection is being tried at a time."""
 
@@ -42,7 +51,13 @@ class Reach:
     """See `open_reach`."""
 
     def __init__(
-        self, transport: Libp2pTransport, nursery: trio.Nursery, relays: Sequence[tuple[PeerId, str]], blame: Blame
+        self,
+        transport: Libp2pTransport,
+        nursery: trio.Nursery,
+        relays: Sequence[tuple[PeerId, str]],
+        limits: Limits | None,
+        relay_only_proven: bool,
+        blame: Blame,
     ) -> None:
         self._transport = transport
         self._nursery = nursery
@@ -53,20 +68,28 @@ class Reach:
         self.checker = Checker(transport, transport, self.ways.seen, self._connections, self._changed)
         self.circuits = Circuits(self.ways, self._connect, self._changed, self._arrived)
         self.puncher = Puncher(self.ways, self.checker.guesses, transport.source)
-        self.relay: Relay | None = None
+        self.relay = Relay(self.ways, limits, self._direct_addresses) if limits is not None else None
+        self.discovery: Discovery | None = None
+        self._began = trio.current_time()
+        self._always_relays = not relay_only_proven
         self.server = ReachServer(self.ways.seen, dial_back, blame)
 
-    def start(self, limits: Limits | None) -> None:
+    def start(self) -> None:
         """Serve, and begin to check."""
         self._transport.serve(REACH_PROTOCOL, self.server.serve)
         self._transport.dial_circuit = self.circuits.dial
         self.circuits.serve()
         self.puncher.serve()
-        if limits is not None:
-            self.relay = Relay(self.ways, limits, self._direct_addresses)
-            self.relay.serve()
         self._changed()
         self._nursery.start_soon(self.checker.run)
+
+    def discover(self, directory: Directory, rng: Random) -> None:
+        """Find relays where strangers cannot reach us; be found as one where they can, and we are."""
+        named = [relay for relay, _ in self._relays]
+        self.discovery = Discovery(self._transport.peer, self.circuits, directory, named, self._relays_wanted, rng)
+        start_if_open(self._nursery, self.discovery.run)
+        if (relay := self.relay) is not None:
+            start_if_open(self._nursery, offer, directory, self._offered, lambda: relay.quota.load)
 
     # ---- what it shows
 
@@ -84,18 +107,23 @@ class Reach:
             ],
             "relays": [to_text(relay) for relay in self.circuits.held],
             "relays_configured": len(self._relays),
+            "relays_known": self.discovery.known if self.discovery is not None else 0,
             "peers_direct": sum(bool(self.ways.direct(peer)) for peer in peers),
             "peers_relayed": sum(not self.ways.direct(peer) for peer in peers),
             "relaying": self._relaying(),
         }
 
-    def _relaying(self) -> dict[str, int] | None:
+    def _relaying(self) -> dict[str, Any] | None:
         if self.relay is None:
             return None
         quota = self.relay.quota
         return {
+            "serving": self.relay.serving,
             "reservations": quota.reservations,
+            "reservations_max": quota.limits.reservations_max,
             "circuits": quota.circuits,
+            "circuits_max": quota.limits.circuits_max,
+            "refused": quota.refused,
             "bytes_passed": self.relay.bytes_passed,
         }
 
@@ -110,6 +138,8 @@ class Reach:
             [f"{text}/p2p/{me}" for text in [*proven, *circuits][:ADDRESSES_PER_PEER_MAX]],
             hide=self.checker.disproved(),
         )
+        if self.relay is not None:
+            self.relay.serve(self._always_relays or bool(proven))
         if proven and self._keeping is not None:
             self._keeping.cancel()
             self._keeping = None
@@ -117,6 +147,23 @@ class Reach:
         elif not proven and self._keeping is None and self._relays:
             self._keeping = trio.CancelScope()
             start_if_open(self._nursery, self._keep, self._keeping)
+
+    def _relays_wanted(self) -> int:
+        """How many relays to find; none while strangers may yet reach us, or relays that were named let us in."""
+        up_s = trio.current_time() - self._began
+        settled = self.checker.checked or up_s >= UNSURE_S
+        hopeful = up_s < HOPE_S and (self.checker.hopeful or bool(self._relays))
+        if self.checker.proven() or not settled or hopeful:
+            return 0
+        named = sum(relay in self.circuits.held for relay, _ in self._relays)
+        return RELAYS_MAX - named
+
+    def _offered(self) -> list[str]:
+        """Where strangers reach us as a relay; empty while we are none."""
+        if self.relay is None or not self.relay.serving:
+            return []
+        me = to_text(self._transport.peer)
+        return [f"{at.text()}/p2p/{me}" for at in self.checker.proven()]
 
     async def _keep(self, scope: trio.CancelScope) -> None:
         with scope:
@@ -151,13 +198,19 @@ class Reach:
 
 @asynccontextmanager
 async def open_reach(
-    transport: Libp2pTransport, *, relays: Sequence[str] = (), limits: Limits | None = None, blame: Blame
+    transport: Libp2pTransport,
+    *,
+    relays: Sequence[str] = (),
+    limits: Limits | None = None,
+    relay_only_proven: bool = False,
+    blame: Blame,
 ) -> AsyncIterator[Reach]:
     """Being reached, for as long as the scope lasts.
 
     Args:
         relays: direct addresses, each ending in the relay's peer id; the first `RELAYS_MAX` are used.
         limits: be a relay for others, within these; None is no relay.
+        relay_only_proven: be one only while strangers are known to reach us.
         blame: told of peers that send malformed requests.
 
     Raises:
@@ -169,7 +222,7 @@ async def open_reach(
             raise LocalError(f"relays: {text!r} does not end in /p2p/<peer id>")
         known.append(relay)
     async with trio.open_nursery() as nursery:
-        reach = Reach(transport, nursery, known, blame)
-        reach.start(limits)
+        reach = Reach(transport, nursery, known, limits, relay_only_proven, blame)
+        reach.start()
         yield reach
         nursery.cancel_scope.cancel()

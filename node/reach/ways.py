@@ -247,6 +247,10 @@ class Ways:
 
         self._host.set_stream_handler(TProtocol(protocol), accept)
 
+    def refuse(self, protocol: str) -> None:
+        """Serve a protocol no more."""
+        self._host.remove_stream_handler(TProtocol(protocol))
+
 
 def _far_end(conn: Any) -> Endpoint | None:
     for address in conn.muxed_conn.get_transport_addresses():

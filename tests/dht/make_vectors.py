@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from dht import relay
 from dht.limits import CLOCK_SKEW_MS, PROVIDER_LIFE_MS, RECORD_BODY_BYTES_MAX, VALUE_LIFE_MS
 from dht.provider import NAMESPACE, RULES, key_of
 from dht.record import DOMAIN, Record, validate
@@ -12,6 +13,7 @@ from tests.dht.coreworld import MODEL, START_MS, an_ad, identity
 from wire import cid, codec
 from wire.envelope import Envelope, seal
 from wire.errors import Malformed
+from wire.peer import to_text
 
 FILE = Path(__file__).parents[1] / "vectors" / "dht-record-v1.json"
 AD = codec.encode(an_ad())
@@ -40,6 +42,13 @@ def ad(body: bytes = AD, life_ms: int = 600_000, model: str = MODEL) -> Record:
     return Record(NAMESPACE, key_of(model), 1, START_MS, START_MS + life_ms, body)
 
 
+def relay_ad(body: bytes | None = None, key: bytes = relay.KEY) -> Record:
+    """A record in namespace "relay"."""
+    peer = to_text(identity(1, "vector").peer)
+    good = codec.encode(relay.RelayAd([f"/ip4/203.0.113.7/tcp/4001/p2p/{peer}"], 0.25))
+    return Record(relay.NAMESPACE, key, 1, START_MS, START_MS + 600_000, good if body is None else body)
+
+
 def cases() -> dict[str, tuple[Envelope, int]]:
     """Envelope and reader's clock, by name."""
     signer = identity(1, "vector")
@@ -64,6 +73,15 @@ def cases() -> dict[str, tuple[Envelope, int]]:
         "ad under another model's key": ad(model=cid.of(b"another model")),
         "ad that is no ad": ad(body=b"\x90"),
         "ad with trailing byte": ad(body=AD + b"\xc0"),
+        "good relay ad": relay_ad(),
+        "relay ad under another key": relay_ad(key=KEY),
+        "relay ad without an address": relay_ad(codec.encode(relay.RelayAd([], 0.0))),
+        "relay ad with another's address": relay_ad(
+            codec.encode(relay.RelayAd([f"/ip4/203.0.113.7/tcp/4001/p2p/{to_text(identity(2, 'vector').peer)}"], 0.0))
+        ),
+        "relay ad with a load past one": relay_ad(
+            codec.encode(relay.RelayAd([f"/ip4/203.0.113.7/tcp/4001/p2p/{to_text(signer.peer)}"], 1.5))
+        ),
     }
     made = {name: (seal(signer, DOMAIN, record), START_MS) for name, record in records.items()}
     made["good until its last millisecond"] = (good, START_MS + 59_999)

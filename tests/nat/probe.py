@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from random import Random
 from typing import Any
 
 import trio
 
+from dht.service import Dht, open_dht
+from node import log
+from node.node import now_ms
 from node.reach.quota import Limits
 from node.reach.service import Reach, open_reach
+from node.relay_directory import RelayDirectory
 from node.transport_libp2p import Libp2pTransport, open_transport
 from wire.errors import RemoteError, TransportError
+from wire.identity import Identity
 from wire.peer import from_text, to_text
 from wire.transport import Channel
 
@@ -31,14 +38,26 @@ async def _echo(channel: Channel) -> None:
 class Probe:
     """The commands, one method each."""
 
-    def __init__(self, transport: Libp2pTransport, reach: Reach) -> None:
+    def __init__(self, transport: Libp2pTransport, reach: Reach, dht: Dht | None) -> None:
         self._transport = transport
         self._reach = reach
+        self._dht = dht
         self._kept: Channel | None = None
 
     async def learn(self, peer: str, addresses: list[str]) -> None:
         """Where a peer may be dialled."""
         self._transport.learn(from_text(peer), addresses)
+
+    async def find(self, peer: str, seconds_max: float) -> list[str]:
+        """Where a peer says that it may be dialled, from the DHT, as soon as that is through a relay; learned, too."""
+        assert self._dht is not None
+        with trio.fail_after(seconds_max):
+            while True:
+                found = await self._dht.find_peer(from_text(peer))
+                if any("p2p-circuit" in address for address in found):
+                    self._transport.learn(from_text(peer), found)
+                    return found
+                await trio.sleep(0.1)
 
     async def addresses(self) -> list[str]:
         """What we advertise."""
@@ -70,6 +89,10 @@ class Probe:
     async def until_relays(self, count: int, seconds_max: float) -> float:
         """Wait until so many relays let us in; the seconds that it took."""
         return await self._wait(seconds_max, lambda: len(self._reach.view()["relays"]) == count)
+
+    async def until_holds(self, relay: str, seconds_max: float) -> float:
+        """Wait until this relay lets us in; the seconds that it took."""
+        return await self._wait(seconds_max, lambda: relay in self._reach.view()["relays"])
 
     async def until_direct(self, peer: str, seconds_max: float) -> float:
         """Wait for a direct connection with a peer; the seconds that it took."""
@@ -167,15 +190,34 @@ async def _obey(probe: Probe, line: str) -> None:
 async def main(config: dict[str, Any]) -> None:
     """Run until the input ends."""
     limits = Limits(**config["relay"]) if "relay" in config else None
+    identity = Identity(config["seed"].encode())
     async with (
-        open_transport(config["seed"].encode(), listen=config["listen"], blame=_blame) as transport,
+        open_transport(identity, listen=config["listen"], blame=_blame) as transport,
         open_reach(transport, relays=config.get("relays", ()), limits=limits, blame=_blame) as reach,
+        AsyncExitStack() as stack,
     ):
         transport.serve(ECHO, _echo)
+        dht = None
+        if "bootstrap" in config:
+            dht = await stack.enter_async_context(_joined(identity, transport, reach, config["bootstrap"]))
         _say(peer=to_text(transport.peer), addresses=transport.addresses())
-        probe = Probe(transport, reach)
+        probe = Probe(transport, reach, dht)
         while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
             await _obey(probe, line)
+
+
+@asynccontextmanager
+async def _joined(
+    identity: Identity, transport: Libp2pTransport, reach: Reach, bootstrap: list[str]
+) -> AsyncIterator[Dht]:
+    """A DHT, and relays found in it: all that a node with no setting but `bootstrap` has."""
+    seeds = [from_text(address.rpartition("/p2p/")[2]) for address in bootstrap]
+    for seed, address in zip(seeds, bootstrap, strict=True):
+        transport.learn(seed, [address])
+    async with open_dht(transport, identity, now_ms, None, seeds, blame=_blame) as dht:
+        reach.discover(RelayDirectory(dht, None), Random(identity.peer))
+        await dht.bootstrap()
+        yield dht
 
 
 def _blame(exc: RemoteError) -> None:
@@ -183,4 +225,5 @@ def _blame(exc: RemoteError) -> None:
 
 
 if __name__ == "__main__":
+    log.configure("info", as_json=True)  # to standard error: standard output is for answers
     trio.run(main, json.loads(sys.argv[1]))

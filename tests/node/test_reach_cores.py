@@ -13,12 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from node.reach.addresses import Circuit, Endpoint, circuit, endpoint, scope
-from node.reach.circuit_messages import Status
 from node.reach.claims import CLAIM_S, CLAIMS_MAX, PROOFS_MIN, Claims, candidates
 from node.reach.gate import ADDRESSES_MAX, AT_ONCE_MAX, DIALS_MAX, DIALS_PER_IP_MAX, PERIOD_S, Gate
 from node.reach.messages import ReachAsk, ReachReply, check_ask, check_reply
 from node.reach.observed import VOICE_S, Kind, Observed
-from node.reach.quota import Limits, Quota
 from tests.repo.project import ROOT
 from wire import codec
 from wire.errors import Malformed
@@ -203,68 +201,6 @@ class GateMachine(RuleBasedStateMachine):
 
 
 TestGate = GateMachine.TestCase
-
-FEW = Limits(reservations_max=3, reservations_per_ip_max=2, reservation_s=100, circuits_max=4, circuits_per_peer_max=2)
-PEERS = st.sampled_from([A, B, C, D])
-
-
-class QuotaMachine(RuleBasedStateMachine):
-    """Reservations and circuits in any order stay within their bounds, and a guest keeps what it has."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.quota = Quota(FEW)
-        self.now = 0.0
-        self.until: dict[PeerId, tuple[float, int]] = {}
-        self.open: list[tuple[PeerId, PeerId]] = []
-
-    def held(self) -> dict[PeerId, tuple[float, int]]:
-        return {peer: entry for peer, entry in self.until.items() if entry[0] > self.now}
-
-    @rule(peer=PEERS, ip=st.integers(1, 2))
-    def reserve(self, peer: PeerId, ip: int) -> None:
-        others = {guest: entry for guest, entry in self.held().items() if guest != peer}
-        room = len(others) < 3 and sum(entry[1] == ip for entry in others.values()) < 2
-        until = self.quota.reserve(peer, f"203.0.113.{ip}", self.now)
-        assert (until is not None) is room
-        if until is not None:
-            self.until[peer] = (until, ip)
-
-    @rule(source=PEERS, guest=PEERS)
-    def connect(self, source: PeerId, guest: PeerId) -> None:
-        status = self.quota.connect(source, guest, self.now)
-        ends = Counter(end for pair in self.open for end in pair)
-        if guest not in self.held():
-            assert status is Status.NO_RESERVATION
-        elif source == guest:
-            assert status is Status.PERMISSION_DENIED
-        else:
-            full = len(self.open) >= 4 or ends[source] >= 2 or ends[guest] >= 2
-            assert status is (Status.RESOURCE_LIMIT_EXCEEDED if full else Status.OK)
-        if status is Status.OK:
-            self.open.append((source, guest))
-
-    @rule()
-    def disconnect(self) -> None:
-        if self.open:
-            self.quota.disconnect(*self.open.pop(0))
-
-    @rule(peer=PEERS)
-    def leave(self, peer: PeerId) -> None:
-        self.quota.drop(peer)
-        self.until.pop(peer, None)
-
-    @rule(seconds=st.floats(0, 150))
-    def wait(self, seconds: float) -> None:
-        self.now += seconds
-
-    @invariant()
-    def counted(self) -> None:
-        assert self.quota.circuits == len(self.open) <= 4
-
-
-TestQuota = QuotaMachine.TestCase
-
 
 MESSAGES = json.loads((ROOT / "tests/vectors/reach-v1.json").read_text())["messages"]
 

@@ -9,7 +9,10 @@ import pytest
 import trio
 
 from node.libp2p_host import libp2p_id
+from node.reach.addresses import Circuit
+from node.reach.circuit import Ended
 from node.reach.circuit_messages import HOP, STOP, Hop, Kind, Status, Stop
+from node.reach.fresh import call_through
 from node.reach.quota import Limits
 from node.reach.service import Reach, open_reach
 from node.transport_libp2p import Libp2pTransport, open_transport
@@ -168,5 +171,75 @@ async def test_a_reservation_is_whose_the_handshake_was_not_whose_the_message_sa
         assert Hop.decode(await stream.message()).status == Status.OK
         assert relay.reach.relay is not None
         quota = relay.reach.relay.quota
-        assert quota.connect(victim.transport.peer, asker.transport.peer, trio.current_time()) is Status.OK
-        assert quota.connect(asker.transport.peer, victim.transport.peer, trio.current_time()) is Status.NO_RESERVATION
+        here, asks, other = "127.0.0.1", asker.transport.peer, victim.transport.peer
+        assert quota.connect(other, here, asks, trio.current_time()) is Status.OK
+        assert quota.connect(asks, here, other, trio.current_time()) is Status.NO_RESERVATION
+
+
+async def _hold(guest: Node, relay: Node, ended: list[Ended]) -> None:
+    """Hold a reservation as on a relay that nobody named: it counts once we came through it ourselves."""
+    me, testers = guest.transport.peer, guest.reach.circuits.testers
+
+    async def proof(circuit: Circuit) -> bool:
+        return await call_through(me, circuit, testers.add)
+
+    address = relay.transport.addresses()[0].rpartition("/p2p/")[0]
+    ended.append(await guest.reach.circuits.hold(relay.transport.peer, (address,), proof))
+
+
+async def test_a_relay_that_was_found_counts_once_we_came_through_it_as_a_stranger() -> None:
+    async with AsyncExitStack() as stack:
+        world = World(stack)
+        relay, guest, caller = await world.node(b"r", limits=LIMITS), await world.node(b"g"), await world.node(b"c")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_hold, guest, relay, [])
+            await guest.guest_of(relay)
+            await _there_and_back(await caller.call(guest))
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_relay_that_takes_reservations_and_brings_nobody_is_found_out() -> None:
+    async with AsyncExitStack() as stack:
+        world = World(stack)
+        liar, guest = await world.node(b"r", limits=LIMITS), await world.node(b"g")
+        assert liar.reach.relay is not None
+
+        async def drop_it(caller: object, called: object) -> None:
+            return None
+
+        liar.reach.relay._call = drop_it  # type: ignore[method-assign,assignment]  # what a liar does
+        ended: list[Ended] = []
+        with trio.fail_after(20):
+            await _hold(guest, liar, ended)
+        assert ended == [Ended(0.0, "lies")]
+        assert guest.circuits() == []
+
+
+async def test_a_refusal_leaves_the_connection_alone() -> None:
+    """It carries other things than reservations, and is needed when the relay is asked again."""
+    async with AsyncExitStack() as stack:
+        world = World(stack)
+        relay = await world.node(b"r", limits=Limits(reservations_max=0))
+        guest = await world.node(b"g")
+        guest.transport.learn(relay.transport.peer, relay.transport.addresses())
+        channel = await guest.transport.open(relay.transport.peer, ECHO)
+        ended = await guest.reach.circuits.hold(relay.transport.peer, (relay.transport.addresses()[0],))
+        assert ended.served_s == 0
+        assert "refused" in ended.reason
+        await _there_and_back(channel)
+
+
+async def test_a_relay_that_rests_takes_no_reservations_and_keeps_its_circuits() -> None:
+    async with AsyncExitStack() as stack:
+        world = World(stack)
+        relay = await world.node(b"r", limits=LIMITS)
+        guest = await world.node(b"g", relays=relay.transport.addresses())
+        await guest.guest_of(relay)
+        channel = await (await world.node(b"c")).call(guest)
+        assert relay.reach.relay is not None
+        relay.reach.relay.serve(False)
+        await _there_and_back(channel)
+        assert relay.reach.view()["relaying"]["serving"] is False
+        late = await world.node(b"l")
+        address = relay.transport.addresses()[0].rpartition("/p2p/")[0]
+        assert (await late.reach.circuits.hold(relay.transport.peer, (address,))).served_s == 0
