@@ -14,7 +14,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --no
 LOCKED := pyproject.toml sdk/pyproject.toml constraints.txt
 PACKAGES := wire sim workloads verify ledger crdt dht recommend node
 
-.PHONY: help setup demo test check format bench lock clean
+.PHONY: help setup demo test check format bench browser lock clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -41,11 +41,14 @@ bench: .venv/.test ## print figures as JSON lines; e.g. make bench AREA=e2e ARGS
 	@test -n "$(AREA)" || { echo "make bench AREA=<one of:$$(cd benchmarks && ls -d *.py | sed '/^_/d; /^line/d; /^peers/d; /^calib/d; s/\.py//; s/^/ /' | tr -d '\n')>" >&2; exit 2; }
 	@$(BIN)/python -m benchmarks.$(AREA) $(ARGS)
 
+browser: ## build the page for light peers, sdk/browser; needs node and npm
+	@cd sdk/browser && npm ci --no-audit --no-fund --ignore-scripts --silent && node build.mjs
+
 lock: ## rewrite constraints.txt from the newest versions that pyproject.toml allows
 	@scripts/lock "$(PYTHON)"
 
 clean: ## remove .venv, caches and outputs
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist out
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist out sdk/browser/dist sdk/browser/node_modules
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.made:
