@@ -35,6 +35,8 @@ from node.libp2p.gate import Gate
 from node.market.context import Context, Executors, NodeIdentity, Slots
 from node.news import News, Sources
 from node.node import NAMESPACES, Node, now_ms
+from node.peer_store import open_peer_store
+from node.reach.addresses import on_this_machine
 from node.reach.quota import MODEST, Limits
 from node.reach.service import open_reach
 from node.records import Records
@@ -50,6 +52,9 @@ from wire.transport import Transport
 from workloads.catalog import built_in
 from workloads.executor import ModelInfo
 from workloads.service import Pool, open_pool
+
+REMEMBERED_MAX = 8
+"""Peers reached in an earlier run through which a node joins again."""
 
 BATCHES_OPEN_MAX = 8
 """Own open batches before new ones are refused."""
@@ -88,6 +93,7 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
     identity = load_or_create(settings)
     faults = Faults(log.get().bind(node=short(identity.peer)))
     async with (
+        open_peer_store(settings.home / "peers.db", on_fault=faults.disk) as book,
         open_transport(
             identity.ed25519_seed,
             listen=settings.listen,
@@ -95,6 +101,8 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
             on_bug=faults.bug,
             fast_path=settings.fast_path,
             gate=Gate(map(from_text, settings.deny_peers), settings.deny_subnets),
+            book=book,
+            same_machine=any(on_this_machine(text) for text in (*settings.bootstrap, *settings.relays)),
         ) as transport,
         open_reach(
             transport,
@@ -104,7 +112,16 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
             blame=faults.blame,
         ) as reach,
         _open_pool(settings) as pool,
-        assemble(settings, identity, transport, pool, now_ms, faults=faults, on_bug=faults.bug) as node,
+        assemble(
+            settings,
+            identity,
+            transport,
+            pool,
+            now_ms,
+            faults=faults,
+            on_bug=faults.bug,
+            remembered=book.reached(REMEMBERED_MAX),
+        ) as node,
         open_api(node, settings.home, settings.api_port),
     ):
         node.reach_view = reach.view
@@ -145,11 +162,13 @@ async def assemble(
     faults: Faults,
     on_bug: Bug | None = None,
     offload: Offload | None = None,
+    remembered: Sequence[PeerId] = (),
 ) -> AsyncIterator[Node]:
     """Everything between the network and the API, over any filling of the Transport seam.
 
     Args:
         on_bug: told of errors of handlers that are nobody else's fault, as by the transport.
+        remembered: peers of an earlier run, whose addresses the transport knows, to join through besides `bootstrap`.
 
     Raises:
         LocalError: as `open_node`.
@@ -157,7 +176,7 @@ async def assemble(
     async with AsyncExitStack() as stack:
         keyring = Keyring()
         keyring.learn(identity.key_record(), author=identity.peer)
-        seeds = _bootstrap(transport, settings)
+        seeds = list(dict.fromkeys([*_bootstrap(transport, settings), *remembered]))
         rpc = await stack.enter_async_context(open_rpc(transport, blame=faults.blame, on_bug=on_bug))
         stores = _open_stores(
             settings, identity, transport, rpc, clock_ms, keyring, seeds, faults, offload or Offload()

@@ -15,8 +15,9 @@ connection; afterwards the proposal travels with the first frame, and a refusal 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from time import time_ns
 from typing import Any, cast
 
 import trio
@@ -27,15 +28,16 @@ from libp2p.host.exceptions import StreamFailure
 from libp2p.network.swarm import Swarm
 from multiaddr import Multiaddr
 
-from node.address_book import AddressBook, dialed_at
+from node.address_book import ANYWHERE, AddressBook, dialed_at
 from node.channel_libp2p import LOST, Libp2pChannel
+from node.dialling import Dialler
 from node.libp2p.channel import MuxedChannel
 from node.libp2p.connections import Muxers
 from node.libp2p.gate import Gate
 from node.libp2p.muxed_stream import MuxedStream
 from node.libp2p.negotiating import agree, open_stream
 from node.libp2p_host import GOODBYE_S, HANDSHAKE_S, NoiseOnly, build_host, give_up, libp2p_id, peer_id
-from node.reach.addresses import Circuit, Endpoint, circuit, endpoint, scope
+from node.reach.addresses import Endpoint, Scope, endpoint, scope, worth_telling
 from wire.admission import Admission
 from wire.errors import LocalError, Malformed, TransportError, Unreachable
 from wire.identity import Identity
@@ -44,11 +46,14 @@ from wire.peer import PeerId, short
 from wire.serving import Blame, Bug, run_handler
 from wire.transport import Channel, Handler
 
-DIAL_S = 5.0
-"""Seconds for one address: TCP, Noise and Yamux together."""
+PUBLIC: frozenset[Scope] = frozenset(("public",))
+NETWORKS_S = 5.0
+"""How often we look which networks we are in."""
 
-HEAD_START_S = 1.0
-"""Seconds for the direct addresses of a peer before its relays are dialled beside them."""
+
+def now_ms() -> int:
+    """Unix time in milliseconds."""
+    return time_ns() // 1_000_000
 
 
 class _Opening:
@@ -61,15 +66,18 @@ class _Opening:
         self.abandoned = False
 
 
-DialCircuit = Callable[[PeerId, Circuit], Awaitable[None]]
-"""Connects with a peer through a relay; raises `TransportError`."""
-
-
 class Libp2pTransport:
     """See `wire.transport.Transport`; made by `open_transport`."""
 
     def __init__(
-        self, host: BasicHost, swarm: Swarm, nursery: trio.Nursery, *, blame: Blame, on_bug: Bug | None
+        self,
+        host: BasicHost,
+        swarm: Swarm,
+        nursery: trio.Nursery,
+        book: AddressBook,
+        *,
+        blame: Blame,
+        on_bug: Bug | None,
     ) -> None:
         self._host = host
         self._swarm = swarm
@@ -77,17 +85,18 @@ class Libp2pTransport:
         self._blame = blame
         self._on_bug = on_bug
         self._peer = peer_id(host.get_id())
-        self._book = AddressBook()
-        self._dialling: dict[PeerId, trio.Lock] = {}
+        self.book = book
+        self.dialler = Dialler(host, swarm, book, now_ms)
         self._inbound: Counter[PeerId] = Counter()
         self._admission = Admission[MuxedStream](lambda stream: stream.state.received_all)
         self._muxers = Muxers(swarm)
         self._advertised: tuple[str, ...] = ()
         self._hidden: frozenset[Endpoint] = frozenset()
-        self._from_listening: set[PeerId] = set()
-        self.dial_circuit: DialCircuit | None = None
         self._handlers: dict[str, Handler] = {}
         self._closing = False
+        self._look_again_s = 0.0
+        self.same_machine = False
+        """See `open_transport`."""
         self._negotiate = swarm.common_stream_handler
         swarm.set_stream_handler(self._accept)
 
@@ -97,7 +106,7 @@ class Libp2pTransport:
 
     def addresses(self) -> list[str]:
         shown = [address for address in self.listening() if endpoint(address) not in self._hidden]
-        return list(dict.fromkeys([*self._advertised, *shown]))
+        return list(dict.fromkeys([*self._advertised, *worth_telling(shown, self._advertised)]))
 
     def listening(self) -> list[str]:
         """Where we listen; a wildcard stands for the addresses of this machine's interfaces."""
@@ -114,30 +123,25 @@ class Libp2pTransport:
 
     def from_listening(self, peer: PeerId) -> bool:
         """Whether the connection with `peer` was dialled from our listening port."""
-        return peer in self._from_listening and self._is_connected(peer)
-
-    async def connect_directly(self, peer: PeerId, address: str) -> None:
-        """Make a direct connection at one address, whatever connections there are.
-
-        Raises:
-            Unreachable: it failed.
-        """
-        reasons: list[str] = []
-        if not await self._dial_directly(peer, [Multiaddr(address)], reasons):
-            raise Unreachable(f"{short(peer)}: {'; '.join(reasons)}")
-
-    def source(self, target: Endpoint) -> tuple[str, int] | None:
-        """Where to dial a public endpoint from: the listening port, so that routers map it and hole punching works."""
-        if scope(target.ip) != "public":
-            return None
-        for listened in self._host.get_addrs():
-            at = endpoint(str(listened))
-            if at is not None and (":" in at.ip) == (":" in target.ip) and scope(at.ip) != "loopback":
-                return at.ip, at.port
-        return None
+        return self.dialler.from_listening(peer)
 
     def learn(self, peer: PeerId, addresses: Sequence[str]) -> None:
-        self._book.learn(peer, addresses)
+        now_s = trio.current_time()
+        if now_s >= self._look_again_s:
+            self._look_again_s = now_s + NETWORKS_S
+            self.book.reach = self._networks()
+        self.book.learn(peer, addresses, now_ms())
+
+    def _networks(self) -> frozenset[Scope]:
+        """Whose addresses we believe: a node that others can reach has no use for those of its own machine or site."""
+        ours = {scope(at.ip) for text in self.listening() if (at := endpoint(text)) is not None}
+        if not ours:
+            return ANYWHERE
+        here = self.same_machine or ours == {"loopback"}
+        narrow: set[Scope] = {"loopback"} if here else set()
+        if "private" in ours:
+            narrow.add("private")
+        return frozenset(narrow | PUBLIC)
 
     def connected(self) -> list[PeerId]:
         """Peers with which a connection stands."""
@@ -157,7 +161,7 @@ class Libp2pTransport:
         await trio.lowlevel.checkpoint_if_cancelled()
         for _ in range(2):
             muxer = self._muxers.of(peer)
-            if muxer is None and not self._is_connected(peer):
+            if muxer is None and not self.dialler.is_connected(peer):
                 await self._connect_aside(peer)
                 muxer = self._muxers.of(peer)
             if muxer is None:
@@ -176,7 +180,7 @@ class Libp2pTransport:
 
         async def dial() -> None:
             try:
-                await self._connect(peer)
+                await self.dialler.connect(peer)
             except TransportError as exc:
                 opening.error = exc
             else:
@@ -220,13 +224,13 @@ class Libp2pTransport:
 
     async def _new_stream(self, peer: PeerId, protocol: str) -> INetStream:
         for attempt in (1, 2):
-            await self._connect(peer)
+            await self.dialler.connect(peer)
             began = trio.current_time()
             try:
                 return await self._host.new_stream(libp2p_id(peer), [TProtocol(protocol)])
             except StreamFailure as exc:
                 silent = trio.current_time() - began >= 0.9 * HANDSHAKE_S  # nothing came back: an address has changed
-                if self._is_connected(peer) and not silent:
+                if self.dialler.is_connected(peer) and not silent:
                     raise Unreachable(f"{short(peer)} does not serve {protocol}") from exc
                 lost: Exception = exc
             except (*LOST, trio.TooSlowError) as exc:
@@ -236,89 +240,6 @@ class Libp2pTransport:
             if attempt == 2:
                 raise Unreachable(f"connection with {short(peer)} lost: {lost}") from lost
         raise AssertionError("unreachable code")
-
-    def _is_connected(self, peer: PeerId) -> bool:
-        return any(
-            not connection.is_closed and not cast(Any, connection.muxed_conn).event_shutting_down.is_set()
-            for connection in self._swarm.get_connections(libp2p_id(peer))
-        )
-
-    async def _connect(self, peer: PeerId) -> None:
-        """Make sure of one connection; concurrent callers share the dial."""
-        if self._is_connected(peer):
-            return
-        lock = self._dialling.setdefault(peer, trio.Lock())
-        try:
-            async with lock:
-                if not self._is_connected(peer):
-                    await self._dial(peer)
-        finally:
-            if not lock.locked():
-                self._dialling.pop(peer, None)
-
-    async def _dial(self, peer: PeerId) -> None:
-        """Directly; where the peer is known behind relays, through one of them if that takes long or fails."""
-        reasons: list[str] = []
-        known = self._book.addresses(peer)
-        relayed = [found for address in known if (found := circuit(str(address), peer)) is not None]
-        direct = [address for address in known if circuit(str(address), peer) is None]
-        over = trio.Event()
-        async with trio.open_nursery() as nursery:
-
-            async def directly() -> None:
-                if await self._dial_directly(peer, direct, reasons):
-                    nursery.cancel_scope.cancel()
-                over.set()
-
-            nursery.start_soon(directly)
-            if relayed:
-                with trio.move_on_after(HEAD_START_S):
-                    await over.wait()
-                if await self._dial_relayed(peer, relayed, reasons):
-                    nursery.cancel_scope.cancel()
-        if not self._is_connected(peer):
-            raise Unreachable(f"{short(peer)}: {'; '.join(reasons) or 'no address known'}")
-
-    async def _dial_directly(self, peer: PeerId, addresses: Sequence[Multiaddr], reasons: list[str]) -> bool:
-        for address in addresses:
-            at = endpoint(str(address))
-            source = self.source(at) if at is not None else None
-            try:
-                with trio.fail_after(DIAL_S):
-                    await self._dial_from(peer, address, source)
-                return True
-            except trio.TooSlowError:
-                reasons.append(f"{address}: no connection within {DIAL_S:g} s")
-            except LOST as exc:
-                reasons.append(f"{address}: {exc.__cause__ or exc}")
-        return False
-
-    async def _dial_from(self, peer: PeerId, address: Multiaddr, source: tuple[str, int] | None) -> None:
-        self._from_listening.discard(peer)
-        if source is not None:
-            try:
-                await self._swarm.dial_addr(address, libp2p_id(peer), source=source)
-            except LOST:
-                pass  # an earlier connection between the same two ports may linger: a fresh port has no past
-            else:
-                self._from_listening = {known for known in self._from_listening if self._is_connected(known)} | {peer}
-                return
-        await self._swarm.dial_addr(address, libp2p_id(peer))
-
-    async def _dial_relayed(self, peer: PeerId, relays: Sequence[Circuit], reasons: list[str]) -> bool:
-        for relay in relays:
-            if self.dial_circuit is None:
-                reasons.append(f"{relay.text()}: this node uses no relays")
-                continue
-            try:
-                with trio.fail_after(DIAL_S):
-                    await self.dial_circuit(peer, relay)
-                return True
-            except trio.TooSlowError:
-                reasons.append(f"{relay.text()}: no connection within {DIAL_S:g} s")
-            except TransportError as exc:
-                reasons.append(f"{relay.text()}: {exc}")
-        return False
 
     # ---- serving
 
@@ -420,6 +341,8 @@ async def open_transport(
     on_bug: Bug | None = None,
     fast_path: bool = True,
     gate: Gate | None = None,
+    book: AddressBook | None = None,
+    same_machine: bool = False,
 ) -> AsyncIterator[Libp2pTransport]:
     """A running transport; leaving the scope closes every connection and ends every handler within a second.
 
@@ -430,6 +353,8 @@ async def open_transport(
         on_bug: told of any other exception of a handler; without it such an exception ends the transport.
         fast_path: our own Noise session, Yamux and negotiation instead of py-libp2p's; the bytes on the wire agree.
         gate: who may connect; by default everybody within its bounds.
+        book: where peers are; by default nothing is known at first.
+        same_machine: peers run on this machine, too: its own addresses are worth learning, whatever else we listen on.
 
     Raises:
         LocalError: an address cannot be listened on.
@@ -437,7 +362,10 @@ async def open_transport(
     seed = identity if isinstance(identity, bytes) else identity.ed25519_seed
     host, swarm, noise = build_host(seed, fast=fast_path, gate=gate)
     async with host.run([]), trio.open_nursery() as nursery:
-        transport = Libp2pTransport(host, swarm, nursery, blame=blame, on_bug=on_bug)
+        transport = Libp2pTransport(
+            host, swarm, nursery, AddressBook() if book is None else book, blame=blame, on_bug=on_bug
+        )
+        transport.same_machine = same_machine
         noise.acceptor = transport.accept_stream
         try:
             for address in listen:

@@ -9,6 +9,7 @@ Source: libp2p addressing specification; circuit relay v2 specification, "Introd
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -83,6 +84,28 @@ def circuit(text: str, peer: PeerId) -> Circuit | None:
     return Circuit(relay, address)
 
 
+def kind_of(address: str) -> str:
+    """What an address is dialled by: `circuit`, or the last protocol that it names, such as `tcp` or `ws`."""
+    if CIRCUIT in address:
+        return "circuit"
+    names = [part for part in address.partition("/p2p/")[0].split("/") if part and not part.isdigit()]
+    return names[-1] if names else ""
+
+
+def worth_telling(listening: Sequence[str], advertised: Sequence[str]) -> list[str]:
+    """Which of the addresses that we listen on may be of use to others: none of a narrower network than the widest.
+
+    Where strangers reach us directly (a public address is advertised) that is enough; else our own site may find us by
+    its own addresses. This machine's are told only where there are no others.
+    """
+    scopes = {text: scope(at.ip) for text in listening if (at := endpoint(text)) is not None}
+    if any(is_public(text) for text in advertised):
+        return [text for text in listening if scopes.get(text, "public") == "public"]
+    if set(scopes.values()) - {"loopback", "none"}:
+        return [text for text in listening if scopes.get(text, "public") != "loopback"]
+    return list(listening)
+
+
 def scope(ip: str) -> Scope:
     """Which network an IP address belongs to; the documentation ranges count as public.
 
@@ -101,6 +124,12 @@ def scope(ip: str) -> Scope:
 
 
 _BROADCAST = ipaddress.ip_address("255.255.255.255")
+
+
+def on_this_machine(text: str) -> bool:
+    """Whether a direct address is a loopback one."""
+    at = endpoint(text)
+    return at is not None and scope(at.ip) == "loopback"
 
 
 def is_public(text: str) -> bool:

@@ -67,17 +67,17 @@ class Reach:
         self.ways = Ways(*transport.network)
         self.checker = Checker(transport, transport, self.ways.seen, self._connections, self._changed)
         self.circuits = Circuits(self.ways, self._connect, self._changed, self._arrived)
-        self.puncher = Puncher(self.ways, self.checker.guesses, transport.source)
         self.relay = Relay(self.ways, limits, self._direct_addresses) if limits is not None else None
         self.discovery: Discovery | None = None
         self._began = trio.current_time()
         self._always_relays = not relay_only_proven
+        self.puncher = Puncher(self.ways, self.checker.guesses, transport.dialler.source)
         self.server = ReachServer(self.ways.seen, dial_back, blame)
 
     def start(self) -> None:
         """Serve, and begin to check."""
         self._transport.serve(REACH_PROTOCOL, self.server.serve)
-        self._transport.dial_circuit = self.circuits.dial
+        self._transport.dialler.dial_circuit = self.circuits.dial
         self.circuits.serve()
         self.puncher.serve()
         self._changed()
@@ -176,7 +176,7 @@ class Reach:
 
     async def _connect(self, relay: PeerId, address: str) -> None:
         if not self.ways.direct(relay):
-            await self._transport.connect_directly(relay, address)
+            await self._transport.dialler.connect_directly(relay, address)
 
     def _arrived(self, peer: PeerId) -> None:
         if peer in self._upgrading or len(self._upgrading) >= UPGRADES_MAX:
