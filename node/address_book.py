@@ -23,8 +23,11 @@ from wire.peer import PeerId, to_text
 PEERS_KNOWN_MAX = 4096
 """Peers whose addresses are remembered."""
 
+FAILURES_FREE = 2
+"""Failures in a row after which an address is dialled again at once: a peer that starts again is back at any moment."""
+
 RETRY_MS, RETRY_MS_MAX = 1_000, 30_000
-"""How long an address rests after its first failure; twice as long after each further one, up to the second."""
+"""How long an address rests after the failure beyond those; twice as long after each further one, up to the second."""
 
 RETRY_RELAYED_MS_MAX = 4_000
 """The same for a way through a relay: the peer may come back there at any moment."""
@@ -49,10 +52,11 @@ class Known:
 
     def rests_until_ms(self) -> int:
         """When it may be dialled again."""
-        if not self.failures:
+        beyond = self.failures - FAILURES_FREE
+        if beyond <= 0:
             return 0
         most = RETRY_RELAYED_MS_MAX if "/p2p-circuit" in self.address else RETRY_MS_MAX
-        return self.failed_ms + min(RETRY_MS << min(self.failures - 1, 16), most)
+        return self.failed_ms + min(RETRY_MS << min(beyond - 1, 16), most)
 
     def rests(self, now_ms: int) -> bool:
         """Whether it should not be dialled yet; a clock that was set back makes nothing rest."""

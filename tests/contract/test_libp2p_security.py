@@ -378,7 +378,7 @@ async def test_closing_does_not_wait_for_a_peer_that_stopped_reading(bob: Libp2p
 
 
 async def test_a_peer_that_comes_back_is_found_at_once() -> None:
-    """No negative cache, no back-off: a failed dial does not stand in the way of the next."""
+    """No negative cache: a failed dial does not stand in the way of the next."""
     async with open_transport(b"h" * 32, listen=[], blame=nobody_to_blame) as alice:
         async with open_transport(b"b" * 32, blame=nobody_to_blame) as bob:
             bob.serve(ECHO, echo)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.address_book import (
+    FAILURES_FREE,
     PEERS_KNOWN_MAX,
     RETRY_MS,
     RETRY_MS_MAX,
@@ -29,6 +30,12 @@ def at(n: int) -> str:
     return f"/ip4/203.0.113.{n}/tcp/4001"
 
 
+def fail(book: AddressBook, address: str, now: int = NOW) -> None:
+    """An address of the first peer fails until it rests."""
+    for _ in range(FAILURES_FREE + 1):
+        book.failed(peer(1), address, now)
+
+
 def test_what_worked_last_is_tried_first_and_what_failed_last() -> None:
     book = AddressBook()
     book.learn(peer(1), [at(1), at(2), at(3), at(4)], NOW)
@@ -41,7 +48,10 @@ def test_what_worked_last_is_tried_first_and_what_failed_last() -> None:
 def test_an_address_that_failed_rests_longer_each_time() -> None:
     book = AddressBook()
     book.learn(peer(1), [at(1)], NOW)
-    now, waited = NOW, []
+    now, waited = NOW, list[int]()
+    for _ in range(FAILURES_FREE):
+        book.failed(peer(1), at(1), NOW)
+        assert book.addresses(peer(1), NOW) == [at(1)]
     for _ in range(12):
         book.failed(peer(1), at(1), now)
         rest = book.rest_ms(peer(1), now)
@@ -64,7 +74,7 @@ def test_a_way_through_a_relay_rests_less() -> None:
 def test_a_peer_that_is_heard_from_is_dialled_at_once() -> None:
     book = AddressBook()
     book.learn(peer(1), [at(1)], NOW)
-    book.failed(peer(1), at(1), NOW)
+    fail(book, at(1))
     assert book.addresses(peer(1), NOW) == []
     book.alive(peer(1))
     assert book.addresses(peer(1), NOW) == [at(1)]
@@ -73,7 +83,7 @@ def test_a_peer_that_is_heard_from_is_dialled_at_once() -> None:
 def test_telling_of_an_address_again_does_not_wake_it() -> None:
     book = AddressBook()
     book.learn(peer(1), [at(1)], NOW)
-    book.failed(peer(1), at(1), NOW)
+    fail(book, at(1))
     book.learn(peer(1), [at(1)], NOW)
     assert book.addresses(peer(1), NOW) == []
 
@@ -81,7 +91,7 @@ def test_telling_of_an_address_again_does_not_wake_it() -> None:
 def test_a_clock_that_was_set_back_makes_nothing_rest() -> None:
     book = AddressBook()
     book.learn(peer(1), [at(1)], NOW)
-    book.failed(peer(1), at(1), NOW)
+    fail(book, at(1))
     assert book.addresses(peer(1), NOW - 3_600_000) == [at(1)]
 
 
