@@ -45,6 +45,7 @@ from node.rpc.node import open_rpc
 from node.transport_libp2p import open_transport
 from node.trust import Trust
 from wire.errors import LocalError, Malformed, RemoteError, StorageError
+from wire.memory import Memory
 from wire.peer import PeerId, from_text, short
 from wire.rpc.seam import Rpc
 from wire.serving import Bug
@@ -121,6 +122,7 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
             faults=faults,
             on_bug=faults.bug,
             remembered=book.reached(REMEMBERED_MAX),
+            memory=transport.memory,
         ) as node,
         open_api(node, settings.home, settings.api_port),
     ):
@@ -163,11 +165,13 @@ async def assemble(
     on_bug: Bug | None = None,
     offload: Offload | None = None,
     remembered: Sequence[PeerId] = (),
+    memory: Memory | None = None,
 ) -> AsyncIterator[Node]:
     """Everything between the network and the API, over any filling of the Transport seam.
 
     Args:
         on_bug: told of errors of handlers that are nobody else's fault, as by the transport.
+        memory: counts what peers make calls hold.
         remembered: peers of an earlier run, whose addresses the transport knows, to join through besides `bootstrap`.
 
     Raises:
@@ -177,7 +181,7 @@ async def assemble(
         keyring = Keyring()
         keyring.learn(identity.key_record(), author=identity.peer)
         seeds = list(dict.fromkeys([*_bootstrap(transport, settings), *remembered]))
-        rpc = await stack.enter_async_context(open_rpc(transport, blame=faults.blame, on_bug=on_bug))
+        rpc = await stack.enter_async_context(open_rpc(transport, blame=faults.blame, on_bug=on_bug, memory=memory))
         stores = _open_stores(
             settings, identity, transport, rpc, clock_ms, keyring, seeds, faults, offload or Offload()
         )

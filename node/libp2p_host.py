@@ -63,6 +63,7 @@ from node.libp2p.multiselect import NEGOTIATION_BYTES_MAX
 from node.libp2p.muxer import Acceptor, Muxer
 from node.libp2p.noise_session import NoiseSession, upgrade
 from wire.errors import Malformed
+from wire.memory import Memory
 from wire.peer import PeerId, from_text, to_text
 
 WINDOW_BYTES_MAX = 1 << 20
@@ -110,11 +111,12 @@ class NoiseOnly(StockNoise):
     acceptor: Acceptor | None = None
     """Takes the streams that others open on the fast path; without it py-libp2p does."""
 
-    def __init__(self, key_pair: KeyPair, *, fast: bool, gate: Gate) -> None:
+    def __init__(self, key_pair: KeyPair, *, fast: bool, gate: Gate, memory: Memory) -> None:
         super().__init__(key_pair, noise_privkey=create_new_noise_key_pair().private_key)
         self.sockets: weakref.WeakSet[IRawConnection] = weakref.WeakSet()
         self._fast = fast
         self._gate = gate
+        self._memory = memory
 
     async def secure_inbound(self, conn: IRawConnection) -> ISecureConn:
         self.sockets.add(conn)
@@ -132,7 +134,7 @@ class NoiseOnly(StockNoise):
         if self._gate.denies(peer_id(session.get_remote_peer())):
             await session.close()
             raise HandshakeFailure("the peer is denied")
-        return upgrade(session, self.acceptor) if self._fast else session
+        return upgrade(session, self.acceptor, self._memory) if self._fast else session
 
 
 async def _ed25519_only(session: ISecureConn) -> ISecureConn:
@@ -239,12 +241,15 @@ class NoAutoConnector(AutoConnector):
         """Not after a disconnect either."""
 
 
-def build_host(seed: bytes, *, fast: bool = True, gate: Gate | None = None) -> tuple[BasicHost, Swarm, NoiseOnly]:
+def build_host(
+    seed: bytes, *, fast: bool = True, gate: Gate | None = None, memory: Memory | None = None
+) -> tuple[BasicHost, Swarm, NoiseOnly]:
     """A host with the identity of a 32-byte Ed25519 seed; it listens nowhere yet.
 
     Args:
         fast: use our own session and muxer instead of py-libp2p's.
         gate: who may connect; everybody within its bounds if left out.
+        memory: what all connections together may hold.
 
     Returns:
         the host, its swarm, and the Noise transport that knows all sockets.
@@ -253,7 +258,7 @@ def build_host(seed: bytes, *, fast: bool = True, gate: Gate | None = None) -> t
     harden()
     key_pair = create_new_key_pair(seed)
     gate = Gate() if gate is None else gate
-    noise = NoiseOnly(key_pair, fast=fast, gate=gate)
+    noise = NoiseOnly(key_pair, fast=fast, gate=gate, memory=Memory() if memory is None else memory)
     swarm = new_swarm(
         key_pair=key_pair,
         sec_opt={NOISE: noise},

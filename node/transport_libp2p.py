@@ -42,6 +42,7 @@ from wire.admission import Admission
 from wire.errors import LocalError, Malformed, TransportError, Unreachable
 from wire.identity import Identity
 from wire.limits import CHANNELS_PER_PEER_MAX
+from wire.memory import Memory
 from wire.peer import PeerId, short
 from wire.serving import Blame, Bug, run_handler
 from wire.transport import Channel, Handler
@@ -97,6 +98,7 @@ class Libp2pTransport:
         self._look_again_s = 0.0
         self.same_machine = False
         """See `open_transport`."""
+        self.memory = Memory()
         self._negotiate = swarm.common_stream_handler
         swarm.set_stream_handler(self._accept)
 
@@ -343,6 +345,7 @@ async def open_transport(
     gate: Gate | None = None,
     book: AddressBook | None = None,
     same_machine: bool = False,
+    memory: Memory | None = None,
 ) -> AsyncIterator[Libp2pTransport]:
     """A running transport; leaving the scope closes every connection and ends every handler within a second.
 
@@ -355,17 +358,19 @@ async def open_transport(
         gate: who may connect; by default everybody within its bounds.
         book: where peers are; by default nothing is known at first.
         same_machine: peers run on this machine, too: its own addresses are worth learning, whatever else we listen on.
+        memory: bounds what all peers together make us hold; by default as `wire.memory` says.
 
     Raises:
         LocalError: an address cannot be listened on.
     """
     seed = identity if isinstance(identity, bytes) else identity.ed25519_seed
-    host, swarm, noise = build_host(seed, fast=fast_path, gate=gate)
+    memory = Memory() if memory is None else memory
+    host, swarm, noise = build_host(seed, fast=fast_path, gate=gate, memory=memory)
     async with host.run([]), trio.open_nursery() as nursery:
         transport = Libp2pTransport(
             host, swarm, nursery, AddressBook() if book is None else book, blame=blame, on_bug=on_bug
         )
-        transport.same_machine = same_machine
+        transport.same_machine, transport.memory = same_machine, memory
         noise.acceptor = transport.accept_stream
         try:
             for address in listen:

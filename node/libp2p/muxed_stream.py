@@ -83,6 +83,7 @@ class MuxedStream(IMuxedStream):
     def offer(self, data: memoryview, *, later: bool = False, begun: bool = False, negotiating: bool = False) -> int:
         """Send the start of `data`; returns how much was taken, 0 where `room` is to be waited for."""
         taken = self.conn.core.write(self.state, data, begun=begun, negotiating=negotiating)
+        self.conn.memory.grew(taken)
         if later:
             self.conn.flush_later()
         elif taken:

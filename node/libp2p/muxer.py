@@ -58,7 +58,8 @@ class Muxer(IMuxedConn):
         self.peer = from_text(peer_id.to_base58())
         self.on_close = on_close
         self._initiator = secured_conn.is_initiator if is_initiator is None else is_initiator
-        self.core = YamuxConnection(initiator=self._initiator, now=trio.current_time())
+        self.memory = secured_conn.memory
+        self.core = YamuxConnection(initiator=self._initiator, now=trio.current_time(), lean=lambda: self.memory.lean)
         self.lost: str | None = None
         self.heard_at = trio.current_time()
         self.confirmed: set[str] = set()
@@ -109,6 +110,7 @@ class Muxer(IMuxedConn):
 
     async def start(self) -> None:
         """Run until the connection ends."""
+        self.memory.join(self.peer, self)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write_on)
@@ -118,6 +120,7 @@ class Muxer(IMuxedConn):
                 nursery.cancel_scope.cancel()
         finally:
             self._lose("the connection ended")
+            self.memory.leave(self.peer, self)
             with trio.CancelScope(shield=True):
                 await self._shut_socket()
 
@@ -128,6 +131,7 @@ class Muxer(IMuxedConn):
                 self.heard_at = trio.current_time()
                 for event in self.core.receive(chunk, self.heard_at):
                     self._on_event(event)
+                self.memory.grew(len(chunk))
                 if self.core.has_output:  # what is said in answer goes out with the next data, or after this turn
                     self.flush_later()
         except Malformed as exc:
@@ -188,6 +192,27 @@ class Muxer(IMuxedConn):
         except YamuxViolation as exc:
             self._give_up(str(exc), NORMAL)
             await self._shut_socket()
+
+    # ---- `wire.memory.Part`
+
+    def held(self) -> int:
+        """Bytes received and not used, and those that wait to be sent."""
+        session = self.secured_conn
+        return self.core.held + self.core.queued + session.held + (len(session.unsent) if session.unsent else 0)
+
+    def stalled(self) -> int:
+        """Bytes that nobody reads."""
+        return self.core.stalled()
+
+    def shed(self, size: int) -> None:
+        """Reset the streams that hold most; where that is not enough, end."""
+        goal = self.held() - size
+        while self.held() > goal and (state := self.core.greediest()) is not None:
+            self.core.figures.streams_shed += 1
+            _owner(state).abort("the node holds too much unread data")
+        if self.held() > goal:
+            self._lose("the node holds too much for this connection")
+            self.secured_conn.cut()
 
     # ---- the end
 

@@ -21,6 +21,7 @@ from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.security.secure_session import SecureSession
 
 from node.libp2p.noise_frames import NoiseOpener, NoiseSealer, NoiseViolation
+from wire.memory import Memory
 
 READ_BYTES_MIN, READ_BYTES_MAX = 16 << 10, 256 << 10
 """Bytes asked of the socket at once: more after a full read, fewer after a small one."""
@@ -34,7 +35,7 @@ WRITEV_MAX = 512
 class NoiseSession(SecureSession):
     """See the module; made by `upgrade`."""
 
-    def __init__(self, inner: SecureSession, acceptor: Any) -> None:
+    def __init__(self, inner: SecureSession, acceptor: Any, memory: Memory) -> None:
         super().__init__(
             local_peer=inner.local_peer,
             local_private_key=inner.local_private_key,
@@ -53,6 +54,7 @@ class NoiseSession(SecureSession):
         self._plain = b""
         self._read_bytes = READ_BYTES_MIN
         self.acceptor = acceptor
+        self.memory = memory
         self.unsent: memoryview | None = None
 
     @property
@@ -124,6 +126,8 @@ class NoiseSession(SecureSession):
                     self.unsent = None
                     return
                 await trio.lowlevel.wait_writable(cast(Any, self._socket.socket))
+            if self.unsent is None:
+                return
             try:
                 sent = os.write(self._socket.socket.fileno(), self.unsent)
             except (BlockingIOError, InterruptedError):
@@ -160,16 +164,24 @@ class NoiseSession(SecureSession):
     async def close(self) -> None:
         await self._raw.close()
 
+    def cut(self) -> None:
+        """Drop what waits to be sent and, if it is ours, the socket; whoever waits for it hears of it."""
+        self.unsent = None
+        if self._socket is not None:
+            self._socket.socket.close()
+
     def forget(self) -> None:
         """Let `close` forget what is unsent and leave no trace of the connection: its two ports may be used again."""
         if self._socket is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def upgrade(session: ISecureConn, acceptor: Any = None) -> ISecureConn:
+def upgrade(session: ISecureConn, acceptor: Any = None, memory: Memory | None = None) -> ISecureConn:
     """The fast session in place of the one that a Noise handshake made.
 
     Args:
         acceptor: takes the streams that the other side opens (`node.libp2p.muxer.Acceptor`).
+        memory: counts what the connection holds; by default by itself alone.
     """
-    return NoiseSession(session, acceptor) if isinstance(session, SecureSession) else session
+    memory = Memory() if memory is None else memory
+    return NoiseSession(session, acceptor, memory) if isinstance(session, SecureSession) else session

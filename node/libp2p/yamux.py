@@ -20,6 +20,7 @@ Source: github.com/hashicorp/yamux, spec.md.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 
 from node.libp2p.yamux_frames import (
     ACK,
@@ -63,9 +64,9 @@ from node.libp2p.yamux_windows import Windows
 
 
 class YamuxConnection:
-    """See the module. `now` is any monotonic clock in seconds."""
+    """See the module. `now` is any monotonic clock in seconds; `lean` as for `Windows`."""
 
-    def __init__(self, *, initiator: bool, now: float) -> None:
+    def __init__(self, *, initiator: bool, now: float, lean: Callable[[], bool] = lambda: False) -> None:
         self._parity = 1 if initiator else 0
         self._next_id = 1 if initiator else 2
         self.streams: dict[int, Stream] = {}
@@ -80,7 +81,8 @@ class YamuxConnection:
         self._control_bytes = 0
         self._ring: deque[Stream] = deque()
         self._waiting: OrderedDict[int, Stream] = OrderedDict()
-        self._windows = Windows(lambda stream, size: self._send_control(WINDOW_UPDATE, 0, stream.id, size))
+        self._windows = Windows(lambda stream, size: self._send_control(WINDOW_UPDATE, 0, stream.id, size), lean)
+        self._ticks = 0
         self._pings, self._pings_at = float(PING_BURST), now
         self._heard = self._used = now
         self._asked: float | None = None
@@ -172,6 +174,7 @@ class YamuxConnection:
         if self.streams.get(stream.id) is not stream:
             return
         size = min(size, stream.taken)
+        stream.moved = self._ticks
         stream.taken -= size
         self.held -= size
         self._windows.used(stream)
@@ -216,6 +219,7 @@ class YamuxConnection:
             YamuxViolation: the other side is silent, or the connection idle, for too long.
         """
         events: list[Event] = []
+        self._ticks += 1
         for stream in list(self.streams.values()):
             if stream.linger_until is not None and now >= stream.linger_until:
                 self.reset(stream, "the other side did not finish after our close")
@@ -345,6 +349,7 @@ class YamuxConnection:
     def _add(self, stream: Stream, flag: int) -> None:
         self._opened_any = True
         self.streams[stream.id] = stream
+        stream.moved = self._ticks
         self._send_control(WINDOW_UPDATE, flag, stream.id, self._windows.first(stream))
 
     def _end(self, stream: Stream, reason: str) -> None:
@@ -397,6 +402,19 @@ class YamuxConnection:
     def growth(self) -> int:
         """What our windows exceed their first 256 KiB by, all together."""
         return self._windows.growth
+
+    def stalled(self) -> int:
+        """Bytes held in streams of which nobody has used any for at least one whole tick."""
+        return sum(stream.held for stream in self.streams.values() if stream.moved < self._ticks - 1)
+
+    def greediest(self) -> Stream | None:
+        """The stream that makes us keep most, what waits to be sent included; first those that nobody reads."""
+        found = max(
+            self.streams.values(),
+            key=lambda stream: (stream.held if stream.moved < self._ticks - 1 else 0, stream.held + stream.queued),
+            default=None,
+        )
+        return found if found is not None and found.held + found.queued else None
 
     @property
     def has_output(self) -> bool:

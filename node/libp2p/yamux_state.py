@@ -70,6 +70,7 @@ class Stream:
         "grown",
         "id",
         "linger_until",
+        "moved",
         "needs",
         "ours",
         "out",
@@ -93,7 +94,7 @@ class Stream:
         self.buffered = self.taken = self.grown = 0
         self.out: deque[memoryview] = deque()
         self.queued = 0
-        self.needs = self.wants = 0
+        self.needs = self.wants = self.moved = 0
         self.blocked = self.ringed = self.closing = self.discarding = False
         self.sent_all = self.received_all = False
         self.linger_until: float | None = None

@@ -1,8 +1,9 @@
 """How much the other side of a connection may send: receive windows within one budget. Sans-IO.
 
 Each stream begins with the 256 KiB of the specification and grows to `WINDOW_BYTES`, given back once half is due, as
-long as all windows together have grown by no more than `GROWTH_BYTES_MAX`. Beyond that one stream at a time (the
-token) gets exactly what completes its frame, so that frames longer than 256 KiB never wait for each other.
+long as all windows together have grown by no more than `GROWTH_BYTES_MAX`, or not at all while the node
+is lean. Beyond that one stream at a time (the token) gets exactly what completes its frame, so that frames longer than
+256 KiB never wait for each other.
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ class Windows:
 
     Args:
         announce: told of every window that grows, by how much.
+        lean: whether no window may grow for now, for all connections together hold too much.
     """
 
-    def __init__(self, announce: Callable[[Stream, int], None]) -> None:
+    def __init__(self, announce: Callable[[Stream, int], None], lean: Callable[[], bool]) -> None:
         self.growth = 0
         self._announce = announce
+        self._lean = lean
         self._starved: dict[int, Stream] = {}
         self._token: Stream | None = None
 
     def first(self, stream: Stream) -> int:
         """What a new stream's window grows by at once; the caller announces it."""
-        growth = WINDOW_BYTES - INITIAL_WINDOW_BYTES if self.growth < GROWTH_BYTES_MAX // 2 else 0
+        growth = WINDOW_BYTES - INITIAL_WINDOW_BYTES if 2 * self.growth < self._growth_max() else 0
         stream.recv_window += growth
         self._weigh(stream)
         return growth
@@ -86,7 +89,10 @@ class Windows:
 
     def _allowed(self, stream: Stream) -> int:
         own = INITIAL_WINDOW_BYTES - stream.recv_window - stream.buffered - stream.taken
-        return max(own, 0) + max(GROWTH_BYTES_MAX - self.growth, 0)
+        return max(own, 0) + max(self._growth_max() - self.growth, 0)
+
+    def _growth_max(self) -> int:
+        return 0 if self._lean() else GROWTH_BYTES_MAX
 
     def _grant(self, stream: Stream, size: int) -> None:
         self._starved.pop(stream.id, None)
@@ -97,7 +103,7 @@ class Windows:
     def _feed(self) -> None:
         """Those that need bytes first, as far as the budget goes or nobody holds the token."""
         for stream in sorted(self._starved.values(), key=lambda stream: not stream.needs):
-            if GROWTH_BYTES_MAX - self.growth < QUANTUM_BYTES and (self._token is not None or not stream.needs):
+            if self._growth_max() - self.growth < QUANTUM_BYTES and (self._token is not None or not stream.needs):
                 return
             self._starved.pop(stream.id, None)
             if stream.needs:

@@ -17,6 +17,7 @@ import trio
 from node.rpc.pump import Pump
 from node.rpc.streams import RpcStream
 from wire.errors import Busy, ChannelClosed, LocalError, Malformed, RemoteError, TransportError
+from wire.memory import Memory
 from wire.peer import PeerId
 from wire.rpc import packet
 from wire.rpc.frames import Refusal
@@ -72,7 +73,11 @@ class Answering:
         unary: Mapping[str, bool],
         blame: Blame,
         on_bug: Bug | None,
+        memory: Memory,
     ) -> None:
+        self._memory = memory
+        self._counted = 0
+        self._cut = False
         self._channel = channel
         self._peer = channel.peer
         self._served = served
@@ -101,13 +106,40 @@ class Answering:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                self._memory.join(self._peer, self)
                 nursery.start_soon(self._pump.watch)
                 nursery.start_soon(self._pump.write, self._channel)
                 while True:
                     batch = await self._channel.receive()
                     self._handle(self._core.receive(batch, trio.current_time()))
+                    self._count()
         finally:
+            self._memory.leave(self._peer, self)
             self._core.lost()
+
+    # ---- `wire.memory.Part`
+
+    def _count(self) -> None:
+        held = self.held()
+        if held > self._counted:
+            self._memory.grew(held - self._counted)
+        self._counted = held
+
+    def held(self) -> int:
+        """Bytes of requests that are not answered, and of answers that wait."""
+        if self._cut:
+            return 0
+        answers, _, requests = self._core.held
+        return answers + requests
+
+    def stalled(self) -> int:
+        """Handlers end within deadlines: nothing here lies for ever."""
+        return 0
+
+    def shed(self, size: int) -> None:
+        """End the channel."""
+        self._cut = True
+        self._nursery.cancel_scope.cancel()
 
     def _next_batch(self) -> bytes | None:
         batch, events = self._core.next_batch()

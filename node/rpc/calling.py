@@ -11,6 +11,7 @@ import trio
 from node.rpc.pump import Pump
 from node.rpc.streams import RpcStream, again, ended
 from wire.errors import ChannelClosed, FrameTooLarge, Malformed, QuorateError, RemoteError, TransportError
+from wire.memory import Memory
 from wire.peer import PeerId, short
 from wire.rpc.caller import Arrived, Caller, Event
 from wire.rpc.inbox import Message
@@ -37,7 +38,9 @@ class _Pending:
 class Link:
     """The channel on which we call one peer; `run` must run in a task, once."""
 
-    def __init__(self, transport: Transport, peer: PeerId, blame: Blame) -> None:
+    def __init__(self, transport: Transport, peer: PeerId, blame: Blame, memory: Memory) -> None:
+        self._memory = memory
+        self._counted = 0
         self._transport = transport
         self._peer = peer
         self._blame = blame
@@ -148,17 +151,42 @@ class Link:
         except TransportError as exc:
             self._end = exc
             return
+        self._memory.join(self._peer, self)
         try:
             nursery.start_soon(self._write, channel, nursery)
             while True:
                 self._handle(self._core.receive(await channel.receive()))
+                self._count()
         except (Malformed, FrameTooLarge) as exc:
             self._end = RemoteError(self._peer, f"broke the call protocol: {exc}")
             self._blame(self._end)
         except TransportError as exc:
             self._end = exc
         finally:
+            self._memory.leave(self._peer, self)
             await channel.aclose()
+
+    # ---- `wire.memory.Part`
+
+    def _count(self) -> None:
+        held = self.held()
+        if held > self._counted:
+            self._memory.grew(held - self._counted)
+        self._counted = held
+
+    def held(self) -> int:
+        """Bytes of answers that nobody has taken, and of requests that wait."""
+        requests, _, answers = self._core.held
+        return requests + answers if self.alive else 0
+
+    def stalled(self) -> int:
+        """Calls end within deadlines: nothing here lies for ever."""
+        return 0
+
+    def shed(self, size: int) -> None:
+        """End the channel; calls that are under way fail."""
+        self.close()
+        self._end = ChannelClosed(f"the calls with {short(self._peer)} hold too much")
 
     async def _write(self, channel: Any, nursery: trio.Nursery) -> None:
         try:

@@ -20,6 +20,7 @@ from node.rpc.answering import Answering, Served
 from node.rpc.calling import Link
 from wire.codec import Wire
 from wire.errors import Busy, LocalError, Malformed, RemoteError, Unreachable
+from wire.memory import Memory
 from wire.peer import PeerId
 from wire.rpc import packet
 from wire.rpc.caller import RETRY_S
@@ -39,7 +40,10 @@ R = TypeVar("R", bound=Wire)
 class RpcNode:
     """See `wire.rpc.seam.Rpc`; made by `open_rpc`."""
 
-    def __init__(self, transport: Transport, nursery: trio.Nursery, *, blame: Blame, on_bug: Bug | None) -> None:
+    def __init__(
+        self, transport: Transport, nursery: trio.Nursery, *, blame: Blame, on_bug: Bug | None, memory: Memory
+    ) -> None:
+        self._memory = memory
         self._transport = transport
         self._nursery = nursery
         self._blame = blame
@@ -87,7 +91,7 @@ class RpcNode:
         link = self._links.get(peer)
         if link is None or not link.alive:
             self._make_room()
-            link = self._links[peer] = Link(self._transport, peer, self._blame)
+            link = self._links[peer] = Link(self._transport, peer, self._blame, self._memory)
             self._nursery.start_soon(self._run_link, peer, link)
         return link
 
@@ -146,7 +150,7 @@ class RpcNode:
         while (older := self._answering.get(peer)) is not None:
             older[1].cancel()
             await older[2].wait()
-        answering = Answering(channel, self._served, self._unary, self._blame, self._on_bug)
+        answering = Answering(channel, self._served, self._unary, self._blame, self._on_bug, self._memory)
         over = trio.Event()
         with trio.CancelScope() as scope:
             self._answering[peer] = (answering, scope, over)
@@ -158,7 +162,9 @@ class RpcNode:
 
 
 @asynccontextmanager
-async def open_rpc(transport: Transport, *, blame: Blame, on_bug: Bug | None = None) -> AsyncIterator[RpcNode]:
+async def open_rpc(
+    transport: Transport, *, blame: Blame, on_bug: Bug | None = None, memory: Memory | None = None
+) -> AsyncIterator[RpcNode]:
     """Calls over a transport that is up; leaving the scope ends those that are under way.
 
     Args:
@@ -166,9 +172,10 @@ async def open_rpc(transport: Transport, *, blame: Blame, on_bug: Bug | None = N
         blame: told of every peer that broke a rule.
         on_bug: told of errors of handlers that are nobody else's fault; without it they end the channel's handler,
             and what then happens is the transport's choice.
+        memory: counts what peers make us hold, together with what the transport holds for them.
     """
     async with trio.open_nursery() as nursery:
-        rpc = RpcNode(transport, nursery, blame=blame, on_bug=on_bug)
+        rpc = RpcNode(transport, nursery, blame=blame, on_bug=on_bug, memory=Memory() if memory is None else memory)
         try:
             yield rpc
         finally:

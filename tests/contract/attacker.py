@@ -21,6 +21,7 @@ from node.libp2p.noise_session import NoiseSession
 from node.libp2p.yamux_frames import DATA, SYN, WINDOW_UPDATE, FrameParser, Header, frame_header
 from node.libp2p_host import libp2p_id
 from node.transport_libp2p import Libp2pTransport
+from wire.memory import Memory
 
 HELLO = encode(HEADER)
 
@@ -90,7 +91,7 @@ async def attacker(victim: Libp2pTransport, seed: bytes = b"m" * 32) -> AsyncIte
         noise_key = create_new_noise_key_pair().private_key
         pattern = PatternXX(ID.from_pubkey(key_pair.public_key), key_pair.private_key, noise_key)
         raw = RawConnection(TrioTCPStream(socket), True)
-        session = NoiseSession(cast(Any, await pattern.handshake_outbound(raw, libp2p_id(victim.peer))), None)
+        session = NoiseSession(cast(Any, await pattern.handshake_outbound(raw, libp2p_id(victim.peer))), None, Memory())
         await session.write(HELLO + encode("/yamux/1.0.0"))
         assert await session.read(len(HELLO + encode("/yamux/1.0.0"))) == HELLO + encode("/yamux/1.0.0")
         yield Attacker(session, socket)
