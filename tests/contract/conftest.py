@@ -1,12 +1,14 @@
 """The fillings of the Transport seam, one fixture: each contract test runs on all of them.
 
 `libp2p` (our own fast path) and `stock` (py-libp2p's session and muxer) run on loopback under the real clock, `sim`
-under a virtual clock that jumps; in `mixed` a dialler on the fast path meets a stock listener.
+under a virtual clock that jumps; in `mixed` a dialler on the fast path meets a stock listener; in `relay` neither of two
+nodes can be dialled, and all goes through a circuit.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,7 +16,9 @@ import pytest
 import trio
 import trio.testing
 
-from node.transport_libp2p import open_transport
+from node.reach.quota import Limits
+from node.reach.service import open_reach
+from node.transport_libp2p import Libp2pTransport, open_transport
 from sim.world import world
 from wire.errors import RemoteError
 from wire.peer import PeerId
@@ -34,15 +38,17 @@ class Pair:
     Args:
         blamed: what bob's handlers blamed on others.
         bugs: what bob's handlers raised otherwise.
+        between: peers to which both are connected, only to reach each other.
     """
 
     alice: NetTransport
     bob: NetTransport
     blamed: list[RemoteError] = field(default_factory=list)
     bugs: list[Exception] = field(default_factory=list)
+    between: list[PeerId] = field(default_factory=list)
 
 
-@pytest.fixture(params=["sim", "libp2p", "stock", "mixed"])
+@pytest.fixture(params=["sim", "libp2p", "stock", "mixed", "relay"])
 def filling(request: pytest.FixtureRequest) -> str:
     """Which filling of the seam a test runs on."""
     return str(request.param)
@@ -69,12 +75,37 @@ async def pair(filling: str) -> AsyncIterator[Pair]:
             yield Pair(w.nodes[0].transport, w.nodes[1].transport, w.nodes[1].blamed, bugs)
         return
     blamed: list[RemoteError] = []
+    if filling == "relay":
+        async with _through_a_relay(blamed, bugs) as joined:
+            yield joined
+        return
     async with (
         open_transport(b"a" * 32, listen=[], blame=blamed.append, fast_path=filling != "stock") as alice,
         open_transport(b"b" * 32, blame=blamed.append, on_bug=bugs.append, fast_path=filling == "libp2p") as bob,
     ):
         alice.learn(bob.peer, bob.addresses())
         yield Pair(alice, bob, blamed, bugs)
+
+
+@asynccontextmanager
+async def _through_a_relay(blamed: list[RemoteError], bugs: list[Exception]) -> AsyncIterator[Pair]:
+    """Neither listens; bob holds a reservation."""
+    async with AsyncExitStack() as stack:
+
+        async def node(seed: bytes, listen: list[str], relays: list[str], limits: Limits | None) -> Libp2pTransport:
+            transport = await stack.enter_async_context(
+                open_transport(seed * 32, listen=listen, blame=blamed.append, on_bug=bugs.append)
+            )
+            reach = open_reach(transport, relays=relays, limits=limits, blame=blamed.append)
+            await stack.enter_async_context(reach)
+            return transport
+
+        relay = await node(b"r", ["/ip4/127.0.0.1/tcp/0"], [], Limits())
+        bob = await node(b"b", [], relay.addresses(), None)
+        alice = await node(b"a", [], [], None)
+        await _eventually(lambda: bool(bob.addresses()), within_s=60.0)
+        alice.learn(bob.peer, bob.addresses())
+        yield Pair(alice, bob, blamed, bugs, [relay.peer])
 
 
 async def _eventually(predicate: Callable[[], bool], *, within_s: float = 5.0) -> None:
