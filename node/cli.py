@@ -18,6 +18,7 @@ from node.cli_base import AsJson, Home, client, fail, said, show_json
 from node.cli_batches import job_batch
 from node.cli_evidence import evidence_app
 from node.cli_jobs import job_app
+from node.cli_relay import relay
 from node.cli_verify import calibrate, calibration_app, study_app
 from wire.errors import Malformed
 
@@ -35,6 +36,7 @@ app.add_typer(ledger_app, name="ledger")
 app.add_typer(receipt_app, name="receipt")
 app.add_typer(id_app, name="id")
 app.command()(calibrate)
+app.command()(relay)
 app.add_typer(calibration_app, name="calibration")
 app.add_typer(evidence_app, name="evidence")
 app.add_typer(study_app, name="study")
@@ -237,11 +239,23 @@ def id_restore(source: Path, passphrase_file: PassFile = None, home: Home = None
 
 
 @app.command()
-def doctor(home: Home = None, as_json: AsJson = False) -> None:
+def doctor(
+    area: Annotated[str | None, typer.Argument(help="`network` for how this node is reached, in detail.")] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
     """Say what works, what does not, and what to do about it. Safe to paste in public."""
     from node.doctor import examine, render
 
-    checks = examine(home)
+    if area == "network":
+        from node.doctor_network import network_checks
+
+        with client(home) as local:
+            checks = network_checks(local.raw("GET", "/api/v1/node"))
+    elif area is None:
+        checks = examine(home)
+    else:
+        raise fail(f"no such area: {area}; there is `network`", 2)
     typer.echo(json.dumps([c.__dict__ for c in checks]) if as_json else render(checks))
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
@@ -249,7 +263,7 @@ def doctor(home: Home = None, as_json: AsJson = False) -> None:
 
 def main() -> None:
     """Entry point of the `quorate` script."""
-    if sys.argv[1:2] == ["up"]:
+    if sys.argv[1:2] in (["up"], ["relay"]):
         # Until the node watches for signals itself, Ctrl-C ends it as SIGTERM does: KeyboardInterrupt, raised in the
         # middle of an import, is sometimes swallowed there.
         signal.signal(signal.SIGINT, signal.SIG_DFL)

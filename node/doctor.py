@@ -129,7 +129,7 @@ def reached(view: dict[str, Any]) -> Check:
     failed = [claim["address"] for claim in view["claims"] if claim["failed"]]
     if failed:
         port = failed[0].rpartition("/")[2]
-        fix = f"forward TCP port {port} to this machine, or let it through the firewall; or name relays in `relays`"
+        fix = f"forward TCP port {port} to this machine, or let it through the firewall; or wait until relays are found"
         return Check("reachable", False, f"strangers fail to connect to {', '.join(failed)} ({ways})", fix)
     if view["relays_configured"]:
         return Check("reachable", False, f"no relay gives a reservation ({ways})", "name other relays in `relays`")

@@ -30,11 +30,12 @@ POLL_S = 0.05
 
 @dataclass
 class Member:
-    """One node process and its home."""
+    """One node process and its home; `role` is the command that runs it."""
 
     name: str
     home: Path
     options: list[str]
+    role: str = "up"
     process: subprocess.Popen[bytes] | None = None
     peer: str = ""
     address: str = ""
@@ -67,7 +68,7 @@ class Swarm:
         """Start one process; `ready` waits for it."""
         member.home.mkdir(mode=0o700, exist_ok=True)
         join = [m.address for m in self.members if m is not member and m.address][:2]
-        command = [sys.executable, "-m", "node", "up", "--home", str(member.home), "--log-json"]
+        command = [sys.executable, "-m", "node", member.role, "--home", str(member.home), "--log-json"]
         command += ["--listen", "/ip4/127.0.0.1/tcp/0"]
         command += [part for address in join for part in ("--bootstrap", address)] + member.options
         with (member.home / "node.log").open("ab") as file:

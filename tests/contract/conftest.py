@@ -1,8 +1,8 @@
 """The fillings of the Transport seam, one fixture: each contract test runs on all of them.
 
 `libp2p` (our own fast path) and `stock` (py-libp2p's session and muxer) run on loopback under the real clock, `sim`
-under a virtual clock that jumps; in `mixed` a dialler on the fast path meets a stock listener; in `relay` neither of two
-nodes can be dialled, and all goes through a circuit.
+under a virtual clock that jumps; in `mixed` a dialler on the fast path meets a stock listener; in `relay` neither
+of two nodes can be dialled, and all goes through a circuit.
 """
 
 from __future__ import annotations
