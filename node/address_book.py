@@ -16,7 +16,8 @@ from libp2p.utils.address_validation import expand_wildcard_address
 from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
 
-from node.reach.addresses import ADDRESS_CHARS_MAX, Scope, circuit, endpoint, scope
+from node.libp2p.websocket_transport import is_websocket
+from node.reach.addresses import ADDRESS_CHARS_MAX, Scope, circuit, host_of, scope
 from wire.limits import ADDRESSES_PER_PEER_MAX
 from wire.peer import PeerId, to_text
 
@@ -68,7 +69,7 @@ class Known:
 
 
 class AddressBook:
-    """Where peers may be dialled: addresses over TCP that name no other peer, and circuits through relays."""
+    """Where peers may be dialled: over TCP or WebSocket at addresses that name no other peer, and through relays."""
 
     def __init__(self) -> None:
         self._heard: OrderedDict[PeerId, list[Known]] = OrderedDict()
@@ -88,7 +89,7 @@ class AddressBook:
         self._keep(peer, [Known(text, now_ms) for text in dict.fromkeys(told) if self._is_in_reach(text)])
 
     def _is_in_reach(self, text: str) -> bool:
-        at = endpoint(text)
+        at = host_of(text)
         return at is None or scope(at.ip) in self.reach
 
     def recall(self, peer: PeerId, known: Iterable[Known]) -> None:
@@ -190,11 +191,12 @@ def dialable(text: str, peer: PeerId) -> str | None:
     try:
         address = Multiaddr(text)
         names = [protocol.name for protocol in address.protocols()]
-        if names[1:] == ["tcp", "p2p"] and address.value_for_protocol("p2p") == to_text(peer):
+        if names[-1:] == ["p2p"] and address.value_for_protocol("p2p") == to_text(peer):
             address, names = Multiaddr(text.rpartition("/p2p/")[0]), names[:-1]
     except (MultiaddrError, ValueError):
         return None
-    return str(address) if names[:1] in (["ip4"], ["ip6"], ["dns4"], ["dns6"]) and names[1:] == ["tcp"] else None
+    over_tcp = names[:1] in (["ip4"], ["ip6"], ["dns4"], ["dns6"]) and names[1:] == ["tcp"]
+    return str(address) if over_tcp or is_websocket(names) else None
 
 
 def dialed_at(listened: Multiaddr) -> list[Multiaddr]:
@@ -203,4 +205,6 @@ def dialed_at(listened: Multiaddr) -> list[Multiaddr]:
     if host not in ("0.0.0.0", "::"):
         return [listened]
     bare, _, name = str(listened).rpartition("/p2p/")
-    return [Multiaddr(f"{address}/p2p/{name}") for address in expand_wildcard_address(Multiaddr(bare))]
+    web = "/ws" if bare.endswith("/ws") else ""
+    found = expand_wildcard_address(Multiaddr(bare.removesuffix("/ws")))
+    return [Multiaddr(f"{address}{web}/p2p/{name}") for address in found]

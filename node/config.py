@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from wire.errors import LocalError, Malformed
 from wire.peer import from_text
 
-TCP = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/[^/]+/tcp/[0-9]{1,5}(/p2p/[^/]+)?")
+TCP = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/[^/]+/tcp/[0-9]{1,5}(/ws|/wss|/tls(/sni/[^/]+)?/ws)?(/p2p/[^/]+)?")
 """What the transport can use. Read loosely: the transport itself decides on the parts."""
 
 
@@ -30,7 +30,8 @@ class Settings(BaseSettings):
 
     home: Path = Field(default=Path("~/.quorate"), description="Folder of this node's key, databases and API token.")
     listen: list[str] = Field(
-        default=["/ip4/0.0.0.0/tcp/0"], description="Multiaddrs to listen on; port 0 takes a free one."
+        default=["/ip4/0.0.0.0/tcp/0"],
+        description="Multiaddrs to listen on, TCP or WebSocket (`/ws`); port 0 takes a free one.",
     )
     fast_path: bool = Field(
         default=True, description="Use our own Noise session and Yamux; false falls back to py-libp2p's."

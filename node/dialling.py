@@ -53,7 +53,7 @@ class Dialler:
         self._dialling: dict[PeerId, trio.Lock] = {}
         self._from_listening: set[PeerId] = set()
         self.dial_circuit: DialCircuit | None = None
-        self.ways: dict[str, Way] = {"tcp": self._dial_tcp}
+        self.ways: dict[str, Way] = dict.fromkeys(("tcp", "ws", "wss"), self._dial_tcp)
         self.figures = Outcomes()
 
     # ---- what there is

@@ -1,4 +1,4 @@
-"""A py-libp2p host without its unsafe defaults: TCP, Noise and Yamux only, everything bounded.
+"""A py-libp2p host without its unsafe defaults: TCP or WebSocket, Noise and Yamux only, everything bounded.
 
 The stock `new_host()` also offers plaintext, secio and TLS, so whoever dials may claim to be any peer. Here the
 only way in is a Noise XX handshake (libp2p noise specification) in which the remote proves an Ed25519 key; that
@@ -55,6 +55,7 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as StockNoise
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
+from libp2p.transport.tcp.tcp import TCP
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 
@@ -62,6 +63,8 @@ from node.libp2p.gate import Gate
 from node.libp2p.multiselect import NEGOTIATION_BYTES_MAX
 from node.libp2p.muxer import Acceptor, Muxer
 from node.libp2p.noise_session import NoiseSession, upgrade
+from node.libp2p.websocket_stream import WebSocketStream, remote_of
+from node.libp2p.websocket_transport import WebSocket
 from wire.errors import Malformed
 from wire.memory import Memory
 from wire.peer import PeerId, from_text, to_text
@@ -209,15 +212,19 @@ def _guard(swarm: Swarm, gate: Gate) -> None:
     stock = swarm._handle_inbound_connection
 
     async def handle(stream: ReadWriteCloser, listener: Multiaddr) -> None:
-        if not isinstance(stream, TrioTCPStream):
+        if not isinstance(stream, TrioTCPStream | WebSocketStream):
             await stock(stream, listener)
             return
-        visit = gate.enter(str(stream.stream.socket.getpeername()[0]))
+        remote = remote_of(stream.stream) if isinstance(stream, TrioTCPStream) else stream.get_remote_address()
+        visit = gate.enter(remote[0]) if remote is not None else None
         if visit is None:
-            await stream.close()
+            await trio.aclose_forcefully(stream.stream)
             return
         raw = RawConnection(stream, False)
         try:
+            if isinstance(stream, WebSocketStream):
+                with trio.fail_after(HANDSHAKE_S):
+                    await stream.accept()
             muxer = cast(Any, await swarm.upgrade_inbound_raw_conn(raw, listener))
             if visit.authenticated():
                 await muxer.event_closed.wait()
@@ -263,8 +270,7 @@ def build_host(
         key_pair=key_pair,
         sec_opt={NOISE: noise},
         muxer_opt={TProtocol(YAMUX): BoundedYamux},
-        transports=None,
-        enable_tcp=True,
+        transports=[TCP(), WebSocket(gate.denies_address)],
         connection_config=ConnectionConfig(
             max_connections=CONNECTIONS_MAX,
             min_connections=0,

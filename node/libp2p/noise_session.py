@@ -21,6 +21,7 @@ from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.security.secure_session import SecureSession
 
 from node.libp2p.noise_frames import NoiseOpener, NoiseSealer, NoiseViolation
+from node.libp2p.websocket_stream import WebSocketStream
 from wire.memory import Memory
 
 READ_BYTES_MIN, READ_BYTES_MAX = 16 << 10, 256 << 10
@@ -51,6 +52,7 @@ class NoiseSession(SecureSession):
         self._raw = cast(Any, inner.conn).read_writer.read_write_closer
         tcp = self._raw.stream if isinstance(self._raw, RawConnection) else None
         self._socket = tcp.stream if isinstance(tcp, TrioTCPStream) else None
+        self._websocket = tcp if isinstance(tcp, WebSocketStream) else None
         self._plain = b""
         self._read_bytes = READ_BYTES_MIN
         self.acceptor = acceptor
@@ -102,6 +104,11 @@ class NoiseSession(SecureSession):
         assert self.unsent is None, "what is left of the last batch goes first"
         pieces = self._sealer.seal(plain)
         sent = 0
+        if self._websocket is not None:
+            if self._websocket.send_now(b"".join(pieces)):
+                return True
+            self.unsent = memoryview(b"")  # it keeps the rest itself
+            return False
         if self._socket is not None and len(pieces) <= WRITEV_MAX:
             try:
                 sent = os.writev(self._socket.socket.fileno(), pieces)

@@ -84,6 +84,11 @@ def circuit(text: str, peer: PeerId) -> Circuit | None:
     return Circuit(relay, address)
 
 
+def host_of(text: str) -> Endpoint | None:
+    """The endpoint that a direct address leads to by number, whatever is spoken over TCP there; else None."""
+    return None if CIRCUIT in text or len(text) > ADDRESS_CHARS_MAX else endpoint("/".join(text.split("/")[:5]))
+
+
 def kind_of(address: str) -> str:
     """What an address is dialled by: `circuit`, or the last protocol that it names, such as `tcp` or `ws`."""
     if CIRCUIT in address:
@@ -98,7 +103,7 @@ def worth_telling(listening: Sequence[str], advertised: Sequence[str]) -> list[s
     Where strangers reach us directly (a public address is advertised) that is enough; else our own site may find us by
     its own addresses. This machine's are told only where there are no others.
     """
-    scopes = {text: scope(at.ip) for text in listening if (at := endpoint(text)) is not None}
+    scopes = {text: scope(at.ip) for text in listening if (at := host_of(text)) is not None}
     if any(is_public(text) for text in advertised):
         return [text for text in listening if scopes.get(text, "public") == "public"]
     if set(scopes.values()) - {"loopback", "none"}:

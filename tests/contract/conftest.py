@@ -2,7 +2,7 @@
 
 `libp2p` (our own fast path) and `stock` (py-libp2p's session and muxer) run on loopback under the real clock, `sim`
 under a virtual clock that jumps; in `mixed` a dialler on the fast path meets a stock listener; in `relay` neither
-of two nodes can be dialled, and all goes through a circuit.
+of two nodes can be dialled, and all goes through a circuit. `websocket` is the fast path inside of a WebSocket.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Pair:
     between: list[PeerId] = field(default_factory=list)
 
 
-@pytest.fixture(params=["sim", "libp2p", "stock", "mixed", "relay"])
+@pytest.fixture(params=["sim", "libp2p", "stock", "mixed", "relay", "websocket"])
 def filling(request: pytest.FixtureRequest) -> str:
     """Which filling of the seam a test runs on."""
     return str(request.param)
@@ -79,9 +79,11 @@ async def pair(filling: str) -> AsyncIterator[Pair]:
         async with _through_a_relay(blamed, bugs) as joined:
             yield joined
         return
+    listen = ["/ip4/127.0.0.1/tcp/0/ws"] if filling == "websocket" else ["/ip4/127.0.0.1/tcp/0"]
+    bob_fast = filling in ("libp2p", "websocket")
     async with (
         open_transport(b"a" * 32, listen=[], blame=blamed.append, fast_path=filling != "stock") as alice,
-        open_transport(b"b" * 32, blame=blamed.append, on_bug=bugs.append, fast_path=filling == "libp2p") as bob,
+        open_transport(b"b" * 32, listen=listen, blame=blamed.append, on_bug=bugs.append, fast_path=bob_fast) as bob,
     ):
         alice.learn(bob.peer, bob.addresses())
         yield Pair(alice, bob, blamed, bugs)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
+from unittest.mock import patch
 
 from node.framing import FrameAssembler, FrameReader, encode_frame
 from node.libp2p.multiselect import HEADER, NEGOTIATION_BYTES_MAX, Proposer, Responder, encode
 from node.libp2p.noise_frames import NoiseOpener, NoiseSealer
+from node.libp2p.websocket import HANDSHAKE_BYTES_MAX, WebSocketBytes
 from node.libp2p.yamux import YamuxConnection
 from node.libp2p.yamux_frames import ACK, DATA, FIN, GO_AWAY, PING, RST, SYN, WINDOW_UPDATE, frame_header
 from node.libp2p.yamux_state import HELD_BYTES_MAX, STREAMS_IN_ALL_MAX
@@ -21,6 +23,8 @@ from tests.fuzz.targets import TARGETS, Target
 from wire.errors import FrameTooLarge, Malformed, Unreachable
 
 KEY = bytes(range(32))
+NONCE = patch("wsproto.handshake.generate_nonce", return_value=b"AQIDBAUGBwgJCgsMDQ4PEA==")
+"""A request that is the same every time, so that the answer to it is one."""
 SERVED = ("/quorate/dht/1", "/ipfs/ping/1.0.0")
 
 
@@ -125,6 +129,47 @@ def _read_yamux(raw: bytes) -> None:
         assert len(connection.streams) <= STREAMS_IN_ALL_MAX + 1
     while connection.has_output:
         connection.batch()
+
+
+def _websocket() -> Conversations:
+    client = WebSocketBytes(client=True)
+    asked = client.ask("127.0.0.1:4002")
+    server = WebSocketBytes(client=False)
+    server.feed(asked)
+    client.feed(server.answer())
+    ping = b"\x89\x83mask\x00\x01\x02"
+    fragments = [b"\x02\x82mask\x05\x06", b"\x00\x80mask", b"\x80\x81mask\x07"]
+    sent = [asked, client.payload(b"hello"), ping, client.payload(bytes(70_000)), *fragments]
+    return Conversations([*asked.splitlines(keepends=True), *sent[1:]], [*sent, client.goodbye()])
+
+
+@stream_target("websocket, serving", _websocket)
+def _serve_websocket(raw: bytes) -> None:
+    server, found = WebSocketBytes(client=False), 0
+    request, end, frames = raw.partition(b"\r\n\r\n")
+    for piece in (*_pieces(request + end), *_pieces(frames)):
+        payload, asked = server.feed(piece)
+        found += sum(map(len, payload))
+        if asked:
+            assert len(server.answer()) < HANDSHAKE_BYTES_MAX
+        assert len(server.pong) <= 2 + 125
+    assert found <= len(raw)
+
+
+@stream_target("websocket, dialling", lambda: Conversations(_answered()))
+def _dial_websocket(raw: bytes) -> None:
+    client = WebSocketBytes(client=True)
+    with NONCE:
+        client.ask("127.0.0.1:4002")
+    for piece in _pieces(raw):
+        client.feed(piece)
+
+
+def _answered() -> list[bytes]:
+    server = WebSocketBytes(client=False)
+    with NONCE:
+        server.feed(WebSocketBytes(client=True).ask("127.0.0.1:4002"))
+    return [*server.answer().splitlines(keepends=True), server.payload(b"hello"), b"\x89\x00", server.goodbye()]
 
 
 def _lines(*said: str) -> list[bytes]:

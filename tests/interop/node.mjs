@@ -1,11 +1,13 @@
-// What the scripts share: a js-libp2p node on TCP, Noise and Yamux, and lines of JSON in and out.
+// What the scripts share: a js-libp2p node on TCP or WebSocket, Noise and Yamux, and lines of JSON in and out.
 Promise.withResolvers ??= function () {
   let resolve, reject
   const promise = new Promise((yes, no) => { resolve = yes; reject = no })
   return { promise, resolve, reject }
 }
+globalThis.WebSocket ??= (await import('ws')).WebSocket
 const { createLibp2p } = await import('libp2p')
 const { tcp } = await import('@libp2p/tcp')
+const { webSockets } = await import('@libp2p/websockets')
 const { noise } = await import('@chainsafe/libp2p-noise')
 const { yamux } = await import('@chainsafe/libp2p-yamux')
 const { identify } = await import('@libp2p/identify')
@@ -18,7 +20,7 @@ export const say = (what) => process.stdout.write(JSON.stringify(what) + '\n')
 
 export const started = (services, { listen = ['/ip4/127.0.0.1/tcp/0'], transports = [], ...more } = {}) => createLibp2p({
   addresses: { listen },
-  transports: [tcp(), ...transports],
+  transports: [tcp(), webSockets(), ...transports],
   connectionEncrypters: [noise()],
   streamMuxers: [yamux()],
   services: { identify: identify(), ...services },

@@ -3,8 +3,8 @@ import { createHash } from 'node:crypto'
 import { ping } from '@libp2p/ping'
 import { bytesOf, echo, framed, multiaddr, say, serve, started } from './node.mjs'
 
-const [protocol] = process.argv.slice(2)
-const node = await started({ ping: ping() })
+const [protocol, listen] = process.argv.slice(2)
+const node = await started({ ping: ping() }, { listen: [listen] })
 node.addEventListener('peer:identify', ({ detail }) => {
   say({ identified: detail.peerId.toString(), agent: detail.agentVersion, protocols: detail.protocols })
 })

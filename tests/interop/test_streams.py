@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import pytest
 import trio
@@ -16,7 +17,13 @@ from wire.transport import Channel
 ECHO = "/quorate/interop/echo/1"
 LIMIT_S = 60.0
 INSTALL_S = 300.0
-PATHS = pytest.mark.parametrize("fast_path", [True, False], ids=["fast", "stock"])
+TCP, WS = "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws"
+
+
+def PATHS(test: Any) -> Any:
+    """Both of our implementations, over TCP and over WebSocket."""
+    test = pytest.mark.parametrize("fast_path", [True, False], ids=["fast", "stock"])(test)
+    return pytest.mark.parametrize("listen", [TCP, WS], ids=["tcp", "ws"])(test)
 
 
 async def echo(channel: Channel) -> None:
@@ -41,11 +48,11 @@ def nobody(error: RemoteError) -> None:
 
 
 @PATHS
-async def test_it_identifies_and_pings_us(fast_path: bool) -> None:
+async def test_it_identifies_and_pings_us(listen: str, fast_path: bool) -> None:
     with trio.fail_after(INSTALL_S + LIMIT_S):
         async with (
-            running("streams.mjs", ECHO) as js,
-            open_transport(b"i" * 32, blame=nobody, fast_path=fast_path) as ours,
+            running("streams.mjs", ECHO, listen) as js,
+            open_transport(b"i" * 32, listen=[listen], blame=nobody, fast_path=fast_path) as ours,
         ):
             ours.serve(ECHO, echo)
             await js.heard("peer")
@@ -60,14 +67,14 @@ async def test_it_identifies_and_pings_us(fast_path: bool) -> None:
 
 @PATHS
 @pytest.mark.parametrize(("count", "size"), [(200, 100), (16, 500_000)])
-async def test_its_frames_come_back_whole(fast_path: bool, count: int, size: int) -> None:
+async def test_its_frames_come_back_whole(listen: str, fast_path: bool, count: int, size: int) -> None:
     whole = hashlib.sha256()
     for number in range(count):
         whole.update(size.to_bytes(4, "big") + bytes([number]) * size)
     with trio.fail_after(INSTALL_S + LIMIT_S):
         async with (
-            running("streams.mjs", ECHO) as js,
-            open_transport(b"i" * 32, blame=nobody, fast_path=fast_path) as ours,
+            running("streams.mjs", ECHO, listen) as js,
+            open_transport(b"i" * 32, listen=[listen], blame=nobody, fast_path=fast_path) as ours,
         ):
             ours.serve(ECHO, echo)
             await js.heard("peer")
@@ -77,10 +84,10 @@ async def test_its_frames_come_back_whole(fast_path: bool, count: int, size: int
 
 
 @PATHS
-async def test_we_dial_it_and_our_frames_come_back(fast_path: bool) -> None:
+async def test_we_dial_it_and_our_frames_come_back(listen: str, fast_path: bool) -> None:
     with trio.fail_after(INSTALL_S + LIMIT_S):
         async with (
-            running("streams.mjs", ECHO) as js,
+            running("streams.mjs", ECHO, listen) as js,
             open_transport(b"i" * 32, listen=[], blame=nobody, fast_path=fast_path) as ours,
         ):
             hello = await js.heard("peer")
@@ -97,11 +104,11 @@ async def test_we_dial_it_and_our_frames_come_back(fast_path: bool) -> None:
 
 
 @PATHS
-async def test_what_nobody_serves_is_refused_on_either_side(fast_path: bool) -> None:
+async def test_what_nobody_serves_is_refused_on_either_side(listen: str, fast_path: bool) -> None:
     with trio.fail_after(INSTALL_S + LIMIT_S):
         async with (
-            running("streams.mjs", ECHO) as js,
-            open_transport(b"i" * 32, blame=nobody, fast_path=fast_path) as ours,
+            running("streams.mjs", ECHO, listen) as js,
+            open_transport(b"i" * 32, listen=[listen], blame=nobody, fast_path=fast_path) as ours,
         ):
             hello = await js.heard("peer")
             peer = from_text(hello["peer"])
@@ -114,10 +121,10 @@ async def test_what_nobody_serves_is_refused_on_either_side(fast_path: bool) -> 
 
 
 @PATHS
-async def test_an_address_with_another_identity_is_not_it(fast_path: bool) -> None:
+async def test_an_address_with_another_identity_is_not_it(listen: str, fast_path: bool) -> None:
     with trio.fail_after(INSTALL_S + LIMIT_S):
         async with (
-            running("streams.mjs", ECHO) as js,
+            running("streams.mjs", ECHO, listen) as js,
             open_transport(b"i" * 32, listen=[], blame=nobody, fast_path=fast_path) as ours,
             open_transport(b"o" * 32, listen=[], blame=nobody) as other,
         ):
