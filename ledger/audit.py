@@ -1,6 +1,7 @@
 """Audits: one chain from genesis as a stream, all chains against one another, and the JSON lines format.
 
-Conservation: a receipt debits exactly what its payees may credit, so over all chains the balances and what is pending
+Conservation: a receipt, or an acknowledgement of relayed bytes, debits exactly what its payees may credit, so over all
+chains the balances and what is pending
 (receipts whose payee has not settled yet) sum to zero.
 """
 
@@ -14,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from ledger.chain import extend, skip_to
-from ledger.entry import Entry, InvalidEntry, Receipt, Settle, decode_entry
+from ledger.entry import Entry, InvalidEntry, Receipt, Relayed, Settle, decode_entry
 from ledger.ports import CertificateCheck, Lookup, nothing_known
 from ledger.rules import Gap
 from ledger.state import Book
@@ -138,6 +139,9 @@ def _debit(
             for payment in entry.body.payments:
                 balances[author] -= payment.amount_micro
                 owed[entry.id, payment.peer] = owed.get((entry.id, payment.peer), 0) + payment.amount_micro
+        elif isinstance(entry.body, Relayed):
+            balances[author] -= entry.body.amount_micro
+            owed[entry.id, entry.body.relay] = entry.body.amount_micro
 
 
 def _credit(

@@ -44,6 +44,12 @@ AUDITS_MAX = 64
 SEATS_MAX = 384
 """Jurors that one offer may pay; each takes about 80 bytes of the receipt."""
 
+RELAYED_MIB_MAX = 1024
+"""MiB that one acknowledgement of relayed bytes may be for."""
+
+RELAYED_PRICE_MICRO_MAX = 1000
+"""Most micro-credits for one MiB relayed. With the bound above, what one entry may pay without a certificate."""
+
 Id = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Peer = Annotated[PeerId, Meta(min_length=32, max_length=32)]
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
@@ -128,7 +134,7 @@ class Accept(Wire, frozen=True, tag="accept"):
 
 
 class Receipt(Wire, frozen=True, tag="receipt"):
-    """The payer records the verdict and owes `payments`; the only entry that debits.
+    """The payer records the verdict and owes `payments`; debits, as only `relayed` does besides.
 
     `certificates` are canonical encodings of `wire.job.Certificate`, in the order of the offer's juries, none for
     "unaudited"; `accept` is the id of the worker's entry. `dispute` is empty where a jury decided. Where a dispute over
@@ -149,8 +155,26 @@ class Receipt(Wire, frozen=True, tag="receipt"):
     canary: Annotated[bytes, Meta(max_length=32)] = b""
 
 
+class Relayed(Wire, frozen=True, tag="relayed"):
+    """The payer acknowledges `mib` more MiB that `relay` passed for it, and owes `price_micro` for each; debits.
+
+    `job` names the session, 32 bytes of the payer's choice; `number` counts its acknowledgements.
+    """
+
+    job: Id
+    relay: Peer
+    number: Annotated[int, Meta(ge=0, le=2**32)]
+    mib: Annotated[int, Meta(ge=1, le=RELAYED_MIB_MAX)]
+    price_micro: Annotated[int, Meta(ge=1, le=RELAYED_PRICE_MICRO_MAX)]
+
+    @property
+    def amount_micro(self) -> int:
+        """What is owed."""
+        return self.mib * self.price_micro
+
+
 class Settle(Wire, frozen=True, tag="settle"):
-    """The payee takes its share of the payer's receipt; the only entry that credits."""
+    """The payee takes its share of the payer's receipt, or what a `relayed` owes it; the only entry that credits."""
 
     job: Id
     receipt: Id
@@ -166,7 +190,7 @@ class Release(Wire, frozen=True, tag="release"):
     reason: Reason
 
 
-Body: TypeAlias = Offer | Accept | Receipt | Settle | Release
+Body: TypeAlias = Offer | Accept | Receipt | Relayed | Settle | Release
 
 
 class Header(Wire, frozen=True):

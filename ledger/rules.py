@@ -2,7 +2,8 @@
 
 A rule that is broken raises `InvalidEntry`, and stays broken whatever else becomes known; a link whose other end is not
 known is a `Gap`, which may close later. "No credit before verification": a receipt that owes anything carries
-certificates, and owes exactly what the verdict and their signers allow.
+certificates, and owes exactly what the verdict and their signers allow. Relayed bytes are the exception: whoever had
+them relayed is the only one who can tell, and pays by acknowledging them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ledger.entry import (
     Offer,
     Payment,
     Receipt,
+    Relayed,
     Release,
     Settle,
 )
@@ -82,6 +84,8 @@ def check_body(book: Book, entry: Entry, look: Lookup, certify: CertificateCheck
         return _check_accept(book, entry.header, body, look)
     if isinstance(body, Receipt):
         return _check_receipt(book, entry, body, look, certify)
+    if isinstance(body, Relayed):
+        return _check_relayed(book, entry.header, body)
     if isinstance(body, Settle):
         return _check_settle(book, entry.header, body, look, certify)
     return _check_release(book, entry.header, body)
@@ -190,6 +194,14 @@ def _check_accepted(header: Header, receipt: Receipt, offer: Offer, look: Lookup
     return []
 
 
+def _check_relayed(book: Book, header: Header, relayed: Relayed) -> list[Gap]:
+    if relayed.relay == header.author:
+        raise InvalidEntry("self_dealing", "relays for oneself")
+    if (relayed.job, relayed.number) in book.relayed:
+        raise InvalidEntry("twice", "this acknowledgement was made before")
+    return []
+
+
 def _check_settle(book: Book, header: Header, settle: Settle, look: Lookup, certify: CertificateCheck) -> list[Gap]:
     if settle.receipt in book.settles:
         raise InvalidEntry("twice", "this receipt was settled before")
@@ -199,6 +211,9 @@ def _check_settle(book: Book, header: Header, settle: Settle, look: Lookup, cert
     if linked is None:
         return [Gap(header.height, "entry", settle.receipt)]
     receipt = linked.body
+    if isinstance(receipt, Relayed):
+        _check_settles_relayed(header, settle, linked.header, receipt)
+        return []
     if not isinstance(receipt, Receipt) or linked.header.author != settle.payer or receipt.job != settle.job:
         raise InvalidEntry("linked", "names no receipt of that payer for that job")
     share = sum(payment.amount_micro for payment in receipt.payments if payment.peer == header.author)
@@ -210,3 +225,11 @@ def _check_settle(book: Book, header: Header, settle: Settle, look: Lookup, cert
     if certified(receipt, offered.body, certify) == "unknown":
         return [Gap(header.height, "certificate", settle.receipt)]
     return []
+
+
+def _check_settles_relayed(header: Header, settle: Settle, acknowledged: Header, relayed: Relayed) -> None:
+    if acknowledged.author != settle.payer or relayed.job != settle.job:
+        raise InvalidEntry("linked", "names no acknowledgement of that payer for that session")
+    share = relayed.amount_micro if relayed.relay == header.author else 0
+    if share != settle.amount_micro:
+        raise InvalidEntry("payments", f"takes {settle.amount_micro}, its share is {share}")

@@ -26,6 +26,7 @@ from ledger.entry import (
     Offer,
     Reason,
     Receipt,
+    Relayed,
     Release,
     Rule,
     Settle,
@@ -180,8 +181,22 @@ class Ledger(View):
         with suppress(InvalidEntry):  # the commit says what is wrong
             certified(body, offer, self._certify)
 
+    async def acknowledge(self, session: bytes, number: int, relay: PeerId, mib: int, price_micro: int) -> Entry:
+        """Pay a relay for bytes that it passed for this node.
+
+        Args:
+            session: 32 bytes that name it. number: of this acknowledgement in it.
+            mib: how many MiB more. price_micro: for each of them.
+
+        Raises:
+            InsufficientCredit: more than `available()`.
+            LocalError: a value out of bounds; another acknowledgement has this number; the relay is a forker.
+        """
+        self._refuse_forker(relay)
+        return await self._append_one(Relayed(session, relay, number, mib, price_micro))
+
     async def settle(self, receipt: Entry) -> Entry:
-        """Take this node's share of a payer's receipt; the payer's chain is pulled first if it is not kept that far.
+        """Take this node's share of a payer's receipt or acknowledgement, after pulling the payer's chain if need be.
 
         Raises:
             RemoteError: the receipt is not on the payer's chain.
@@ -189,9 +204,12 @@ class Ledger(View):
             TransportError: the payer cannot be asked.
         """
         body, payer = receipt.body, receipt.header.author
-        if not isinstance(body, Receipt):
+        if isinstance(body, Relayed):
+            share = body.amount_micro if body.relay == self.peer else 0
+        elif isinstance(body, Receipt):
+            share = sum(payment.amount_micro for payment in body.payments if payment.peer == self.peer)
+        else:
             raise LocalError("not a receipt")
-        share = sum(payment.amount_micro for payment in body.payments if payment.peer == self.peer)
         if share == 0:
             raise LocalError("the receipt owes this node nothing")
         await self._bring(receipt)

@@ -1,6 +1,7 @@
 """Read models of one chain: balance, reservations, jobs and counterparties, rebuilt from its entries at any time.
 
-A receipt debits its payer, a settle credits its payee, an offer reserves until its receipt or release. What a payer may
+A receipt debits its payer, and so does an acknowledgement of relayed bytes; a settle credits its payee, an offer
+reserves until its receipt or release. What a payer may
 still promise is `allowance + balance - reserved`: the allowance is the small credit that lets a newcomer have its first
 job done (optimistic unchoking, Cohen 2003, "Incentives Build Robustness in BitTorrent", section 3).
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ledger.entry import ZERO, Accept, Entry, Offer, Receipt, Release, Settle
+from ledger.entry import ZERO, Accept, Entry, Offer, Receipt, Relayed, Release, Settle
 from wire.errors import LocalError
 from wire.peer import PeerId
 
@@ -18,14 +19,14 @@ ALLOWANCE_MICRO = 1_000_000
 """How far a newcomer's balance may fall below zero."""
 
 OfferState = Literal["open", "received", "released"]
-JobState = Literal["offered", "released", "accept", "reject", "unaudited", "accepted", "settled"]
+JobState = Literal["offered", "released", "accept", "reject", "unaudited", "accepted", "settled", "relayed"]
 
 
 class InsufficientCredit(LocalError):
-    """An offer needs more than this chain's available credit."""
+    """An offer or a payment needs more than this chain's available credit."""
 
     def __init__(self, needed_micro: int, available_micro: int) -> None:
-        super().__init__(f"the offer reserves {needed_micro} micro-credits, {available_micro} are available")
+        super().__init__(f"this reserves {needed_micro} micro-credits, {available_micro} are available")
         self.needed_micro = needed_micro
         self.available_micro = available_micro
 
@@ -81,6 +82,8 @@ class Book:
     """The offer to a payee that names a jury for a job, by job and payee."""
     receipts: dict[bytes, bytes] = field(default_factory=dict)
     accepts: dict[bytes, bytes] = field(default_factory=dict)
+    relayed: dict[tuple[bytes, int], bytes] = field(default_factory=dict)
+    """Acknowledgements of relayed bytes, by session and number."""
     settles: dict[bytes, bytes] = field(default_factory=dict)
     releases: dict[bytes, bytes] = field(default_factory=dict)
     counterparties: dict[PeerId, Sums] = field(default_factory=dict)
@@ -103,6 +106,8 @@ class Book:
             self._offer(entry_id, body)
         elif isinstance(body, Receipt):
             self._receipt(entry_id, body)
+        elif isinstance(body, Relayed):
+            self._relayed(entry_id, body)
         elif isinstance(body, Settle):
             self._settle(entry_id, body)
         elif isinstance(body, Release):
@@ -133,6 +138,12 @@ class Book:
             self.balance_micro -= payment.amount_micro
             self.sums(payment.peer).paid_micro += payment.amount_micro
         self.jobs[receipt.job] = receipt.verdict
+
+    def _relayed(self, entry_id: bytes, relayed: Relayed) -> None:
+        self.relayed[relayed.job, relayed.number] = entry_id
+        self.balance_micro -= relayed.amount_micro
+        self.sums(relayed.relay).paid_micro += relayed.amount_micro
+        self.jobs[relayed.job] = "relayed"
 
     def _settle(self, entry_id: bytes, settle: Settle) -> None:
         self.settles[settle.receipt] = entry_id

@@ -16,7 +16,7 @@ from typing import Any
 
 import sqlite_utils
 
-from ledger.entry import Entry, Offer, Receipt, Settle, decode_entry
+from ledger.entry import Entry, Offer, Receipt, Relayed, Settle, decode_entry
 from ledger.fork import ForkProof
 from wire import codec
 from wire.errors import LocalError, Malformed, StorageError
@@ -130,8 +130,14 @@ class Store:
                 return
             after = rows[-1][0]
 
+    def relayed_by(self, relay: PeerId) -> list[Entry]:
+        """All authors' acknowledgements of bytes that `relay` passed, as they were kept."""
+        sql = "select raw from entries where kind = 'relayed' and counterparty = ? order by rowid"
+        with self._guard() as conn:
+            return [decode_entry(raw) for (raw,) in conn.execute(sql, [relay])]
+
     def is_certified(self, entry_id: bytes) -> bool:
-        """Whether the receipt with this id is kept and its certificate was found valid."""
+        """Whether the receipt with this id is kept and its certificate, if it needs one, was found valid."""
         with self._guard() as conn:
             row = conn.execute("select certified from entries where id = ?", [entry_id]).fetchone()
         return row is not None and bool(row[0])
@@ -159,12 +165,15 @@ def _row(entry: Entry, certified: Collection[bytes]) -> tuple[Any, ...]:
     header, body, entry_id = entry.header, entry.body, entry.id
     if isinstance(body, Offer):
         counterparty: bytes = body.payee
+    elif isinstance(body, Relayed):
+        counterparty = body.relay
     elif isinstance(body, Receipt | Settle):
         counterparty = body.offer if isinstance(body, Receipt) else body.payer
     else:
         counterparty = body.offer
     kind = type(body).__name__.lower()
-    sure = entry_id in certified or (isinstance(body, Receipt) and body.verdict == "unaudited")
+    sure = entry_id in certified or isinstance(body, Relayed)
+    sure = sure or (isinstance(body, Receipt) and body.verdict == "unaudited")
     return (header.author, header.height, entry_id, kind, body.job, counterparty, sure, codec.encode(entry))
 
 
@@ -236,6 +245,7 @@ def _create(conn: sqlite3.Connection) -> None:
     db.table("entries").create_index(["author", "height"], unique=True)
     db.table("entries").create_index(["id"], unique=True)
     conn.execute("create index receipts on entries (certified) where kind = 'receipt'")
+    conn.execute("create index relayed on entries (counterparty) where kind = 'relayed'")
     db.table("linked").create({"id": bytes, "raw": bytes}, pk="id", not_null=["raw"])
     db.table("forks").create({"author": bytes, "height": int, "raw": bytes}, pk=["author", "height"])
     conn.execute(f"pragma user_version = {SCHEMA:d}")

@@ -77,6 +77,10 @@ class View:
         """What the own chain says about a job."""
         return self._own.book.jobs.get(job)
 
+    def settled(self, entry_id: bytes) -> bool:
+        """Whether the own chain has settled this receipt or acknowledgement."""
+        return entry_id in self._own.book.settles
+
     def open_offers(self) -> list[tuple[bytes, Offer]]:
         """Own offers that still reserve credit, as (entry id, offer): what a restarted node must finish or release."""
         offers = list(self._own.book.offers.items())
@@ -123,6 +127,15 @@ class View:
 
         def search() -> list[Entry]:
             return [entry for entry in self._store.receipts(certified=True) if self._owes_us(entry)]
+
+        return await self._run(search)
+
+    async def unsettled_relayed(self) -> list[Entry]:
+        """Acknowledgements of bytes that this node relayed, on kept chains, which it has not settled."""
+
+        def search() -> list[Entry]:
+            settles = self._own.book.settles
+            return [entry for entry in self._store.relayed_by(self.peer) if entry.id not in settles]
 
         return await self._run(search)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import msgspec
 
 from ledger.chain import extend
-from ledger.entry import Accept, Body, Entry, InvalidEntry, Offer, Receipt, Settle, check_entry, sign_entry
+from ledger.entry import Accept, Body, Entry, InvalidEntry, Offer, Receipt, Relayed, Settle, check_entry, sign_entry
 from ledger.ports import CertificateCheck
 from ledger.replica import load_book
 from ledger.state import ALLOWANCE_MICRO, Book, InsufficientCredit, Totals
@@ -166,8 +166,8 @@ class OwnChain:
         known = self._existing(body, batch)
         if known is not None:
             return known
-        if isinstance(body, Offer):
-            self._check_credit(body)
+        if isinstance(body, Offer | Relayed):
+            self._check_credit(body.reserve_micro if isinstance(body, Offer) else body.amount_micro)
         book = self.book
         entry = sign_entry(self._signer, book.height, book.head, body, max(self._now_ms(), book.time_ms))
         try:
@@ -177,10 +177,10 @@ class OwnChain:
         batch.fresh[entry.id] = entry
         return entry
 
-    def _check_credit(self, offer: Offer) -> None:
+    def _check_credit(self, needed_micro: int) -> None:
         available = self.book.totals().available_micro(self._allowance_micro)
-        if offer.reserve_micro > available:
-            raise InsufficientCredit(offer.reserve_micro, available)
+        if needed_micro > available:
+            raise InsufficientCredit(needed_micro, available)
 
     def _existing(self, body: Body, batch: _Batch) -> Entry | None:
         """The entry that already says this, if any.
@@ -216,6 +216,8 @@ def _find(book: Book, body: Body) -> bytes | None:
         return book.accepts.get(body.offer)
     if isinstance(body, Receipt):
         return book.receipts.get(body.job)
+    if isinstance(body, Relayed):
+        return book.relayed.get((body.job, body.number))
     if isinstance(body, Settle):
         return book.settles.get(body.receipt)
     return book.releases.get(body.offer)
@@ -228,6 +230,8 @@ def _same(known: Body, asked: Body) -> bool:
     if isinstance(known, Receipt) and isinstance(asked, Receipt):
         said = (asked.offer, asked.verdict, asked.dispute, asked.canary)
         return (known.offer, known.verdict, known.dispute, known.canary) == said
+    if isinstance(asked, Relayed):
+        return known == asked
     return True
 
 

@@ -32,18 +32,16 @@ from node.identity import load_or_create
 from node.jobs import Board
 from node.keys import Keyring
 from node.libp2p.gate import Gate
-from node.light.allowances import Allowances, Limits
-from node.light.messages import PROTOCOL as LIGHT_PROTOCOL
-from node.light.service import LightService
 from node.market.context import Context, Executors, NodeIdentity, Slots
+from node.market.pricing import relayed_price_micro
 from node.news import News, Sources
 from node.node import NAMESPACES, Node, now_ms
 from node.peer_store import open_peer_store
 from node.reach.addresses import on_this_machine
-from node.reach.quota import MODEST
-from node.reach.quota import Limits as RelayLimits
-from node.reach.service import open_reach
+from node.reach.quota import MODEST, Limits
+from node.reach.service import Reach, open_reach
 from node.records import Records
+from node.relay_accounts import RelayBooks, RelayPayer
 from node.relay_directory import RelayDirectory
 from node.rpc.node import open_rpc
 from node.transport_libp2p import open_transport
@@ -64,10 +62,7 @@ REMEMBERED_MAX = 8
 BATCHES_OPEN_MAX = 8
 """Own open batches before new ones are refused."""
 
-LIGHT_OPEN_MAX = 16
-"""Jobs of all light peers at once."""
-
-RELAY_LIMITS = {"on": RelayLimits(), "auto": MODEST, "off": None}
+RELAY_LIMITS = {"on": Limits(), "auto": MODEST, "off": None}
 """What the setting `relay` gives to others."""
 
 
@@ -134,8 +129,42 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
         open_api(node, settings.home, settings.api_port),
     ):
         node.reach_view = reach.view
-        reach.discover(RelayDirectory(node.dht, node.trust), Random(os.urandom(16)))
-        yield node
+        async with _open_relaying(node, reach):
+            yield node
+
+
+@asynccontextmanager
+async def _open_relaying(node: Node, reach: Reach) -> AsyncIterator[None]:
+    """Relays found and offered through the DHT, and what is passed accounted for in the ledger."""
+    context, settings = node.context, node.context.settings
+    reach.discover(RelayDirectory(node.dht, node.trust), Random(os.urandom(16)))
+    async with trio.open_nursery() as nursery:
+        if reach.relay is not None:
+            price_micro = relayed_price_micro(settings.price_percent)
+            allowance_micro = settings.credit_limit_micro
+            books = RelayBooks(
+                context.rpc,
+                context.ledger,
+                reach.relay.meter,
+                reach.relay.paid,
+                reach.relay.quota.subnet,
+                price_micro=price_micro,
+                allowance_micro=allowance_micro,
+            )
+            reach.earned_micro = lambda: books.earned_micro
+            nursery.start_soon(books.collect_forever)
+        if settings.relay_budget_micro:
+            payer = RelayPayer(
+                context.rpc,
+                context.ledger,
+                lambda: {relay: reach.circuits.carried[relay] for relay in reach.circuits.held},
+                budget_micro=settings.relay_budget_micro,
+                session=lambda: os.urandom(32),
+            )
+            reach.paid_micro = lambda: payer.spending.total_micro
+            nursery.start_soon(payer.run)
+        yield
+        nursery.cancel_scope.cancel()
 
 
 class Faults:
@@ -199,13 +228,11 @@ async def assemble(
         stack.callback(batches.close)
         records = Records(settings.home / "records.db", on_fault=faults.disk)
         stack.callback(records.close)
-        allowances = _allowances(settings, clock_ms) if settings.light else None
-        if allowances is not None:
-            stack.callback(allowances.close)
         context = Context(
             settings=settings,
             identity=identity,
             transport=transport,
+            rpc=rpc,
             ledger=ledger,
             pool=pool,
             calibrations=usable(settings, identity.peer, faults.log),
@@ -223,25 +250,11 @@ async def assemble(
         node.learn_keys()
         await node.recover(seeds)
         node.serve()
-        if allowances is not None:
-            node.light = LightService(node, allowances, nursery, on_fault=faults.disk)
-            transport.serve(LIGHT_PROTOCOL, node.light.serve)
         nursery.start_soon(_join, node)
         nursery.start_soon(node.catch_up_forever)
         if settings.gossip:
             await stack.enter_async_context(_open_news(node, faults, clock_ms, nursery))
         yield node
-
-
-def _allowances(settings: Settings, clock_ms: Callable[[], int]) -> Allowances:
-    """What the settings allow to light peers."""
-    limits = Limits(
-        jobs_max=settings.light_jobs_max,
-        credit_micro=settings.light_credit_micro,
-        open_max=min(LIGHT_OPEN_MAX, max(1, settings.jobs_queued_max // 2)),
-    )
-    listed = [from_text(peer) for peer in settings.light_peers]
-    return Allowances(settings.home / "light.db", limits, listed, clock_ms)
 
 
 @asynccontextmanager

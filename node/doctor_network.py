@@ -79,4 +79,5 @@ def relaying_line(told: dict[str, Any]) -> str:
     """What a relay carries, in one line."""
     places = f"{told['reservations']} of {told['reservations_max']} reservations"
     circuits = f"{told['circuits']} of {told['circuits_max']} circuits"
-    return f"{places}, {circuits}, {told['bytes_passed'] / 1e6:,.1f} MB passed, {told['refused']} refused"
+    passed = f"{told['bytes_passed'] / 1e6:,.1f} MB passed, {told['refused']} refused"
+    return f"{places}, {circuits}, {passed}, {told['earned_micro']:,} micro-credits earned"

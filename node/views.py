@@ -6,7 +6,7 @@ import base64
 import io
 from typing import Any
 
-from ledger.entry import Accept, Body, Entry, Offer, Receipt, Release, Settle
+from ledger.entry import Accept, Body, Entry, Offer, Receipt, Relayed, Release, Settle
 from node.jobs import Job
 from wire import codec
 from wire.job import Output
@@ -77,6 +77,8 @@ def _summary(body: Body) -> str:
             return f"{job}: accepted from {short(body.payer)}"
         case Receipt():
             return f"{job}: {body.verdict}, {sum(p.amount_micro for p in body.payments):,} owed"
+        case Relayed():
+            return f"{body.mib:,} MiB relayed by {short(body.relay)}: {body.amount_micro:,} owed"
         case Settle():
             return f"{job}: {body.amount_micro:,} earned from {short(body.payer)}"
         case Release():

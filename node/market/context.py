@@ -18,6 +18,7 @@ from verify.calibration import Calibration
 from verify.juror import JurorSigner
 from wire.errors import Busy, RemoteError
 from wire.job import Expected, JobSpec, Output, Trace
+from wire.rpc.seam import Rpc
 from wire.tensor import Tensor
 from wire.transport import Transport
 from workloads.executor import Event, ModelInfo
@@ -87,6 +88,7 @@ class Context:
     settings: Settings
     identity: NodeIdentity
     transport: Transport
+    rpc: Rpc
     ledger: Ledger
     pool: Executors
     calibrations: Mapping[bytes, Calibration]

@@ -6,11 +6,15 @@ reference price; each juror earns a fifth of the worker's price, whatever it fin
 
 from __future__ import annotations
 
+from ledger.entry import RELAYED_PRICE_MICRO_MAX
 from wire.codec import Wire
 from wire.job import EmbedInput, ImageInput, TextInput
 
 UNIT_MICRO: dict[str, int] = {"text.generate": 100, "image.generate": 200, "embed.text": 500}
 FEE_SHARE = 5
+
+RELAYED_MIB_MICRO = 20
+"""Reference price of one MiB relayed."""
 
 
 def units(given: Wire) -> int:
@@ -28,6 +32,11 @@ def units(given: Wire) -> int:
 def unit_price_micro(kind: str, percent: int) -> int:
     """What one unit costs at `percent` of the reference price; at least one micro-credit."""
     return max(1, UNIT_MICRO[kind] * percent // 100)
+
+
+def relayed_price_micro(percent: int) -> int:
+    """What relaying one MiB costs at `percent` of the reference price; 1 to a thousand micro-credits."""
+    return min(max(1, RELAYED_MIB_MICRO * percent // 100), RELAYED_PRICE_MICRO_MAX)
 
 
 def fee_micro(price_micro: int) -> int:

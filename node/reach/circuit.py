@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 from libp2p.peer.id import ID
@@ -71,6 +73,8 @@ class Circuits:
         self._changed = changed
         self._arrived = arrived
         self.held: dict[PeerId, Circuit] = {}
+        self.carried = Counter[PeerId]()
+        """Bytes that came and went through each relay that holds a reservation for us."""
         self._proving: dict[PeerId, Circuit] = {}
         self.testers: set[PeerId] = set()
         """Strangers that we are ourselves, to see whether a relay lets them in."""
@@ -123,6 +127,7 @@ class Circuits:
             await self._ways.drop(relay)
         finally:
             self._proving.pop(relay, None)
+            self.carried.pop(relay, None)
             if self.held.pop(relay, None) is not None:
                 self._changed()
         return Ended(max(trio.current_time() - began, 0.001) if math.isfinite(began) else 0.0, reason)
@@ -171,10 +176,14 @@ class Circuits:
             return
         caller = peer_id(ID(asked.peer))
         await stream.write(Stop(False, status=Status.OK).encode())
+        stream.tally = partial(self._tally, through.relay)
         await self._ways.adopt(stream, caller, through, dialled=False)
         if caller not in self.testers:
             self._arrived(caller)
         await stream.closed.wait()
+
+    def _tally(self, relay: PeerId, size: int) -> None:
+        self.carried[relay] += size
 
     # ---- caller
 

@@ -23,7 +23,10 @@ BURST_S = 1.0
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a relay gives. Seconds, bytes, counts; `bytes_per_s` is for all circuits together, 0 for no limit."""
+    """How much a relay gives. Seconds, bytes, counts; `bytes_per_s` is for all circuits together, 0 for no limit.
+
+    What goes beyond the free bytes of a guest or of its subnet is passed only if the guest pays (`meter`).
+    """
 
     reservations_max: int = 128
     reservations_per_ip_max: int = 8
@@ -35,6 +38,8 @@ class Limits:
     circuit_s: int = 7200
     circuit_bytes_max: int = 1 << 30
     bytes_per_s: int = 0
+    free_bytes_per_hour: int = 256 << 20
+    free_bytes_per_subnet_hour: int = 1 << 30
 
     def of_circuit(self) -> Limit:
         """As the protocol says it."""
@@ -51,6 +56,8 @@ MODEST = Limits(
     circuit_s=1800,
     circuit_bytes_max=64 << 20,
     bytes_per_s=1 << 20,
+    free_bytes_per_hour=64 << 20,
+    free_bytes_per_subnet_hour=256 << 20,
 )
 """What a node gives whose owner said nothing about relaying."""
 
@@ -136,6 +143,11 @@ class Quota:
             if not self._circuits[end]:
                 del self._circuits[end]
         assert self._open >= 0, "more circuits ended than began"
+
+    def subnet(self, guest: PeerId) -> str | None:
+        """The subnet from which a guest holds its reservation; None for who holds none."""
+        held = self._until.get(guest)
+        return held[2] if held is not None else None
 
     @property
     def load(self) -> float:

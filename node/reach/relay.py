@@ -19,6 +19,7 @@ from multiaddr import Multiaddr
 
 from node.libp2p_host import libp2p_id, peer_id
 from node.reach.circuit_messages import HOP, STOP, Hop, Kind, Reservation, Status, Stop
+from node.reach.meter import Meter
 from node.reach.quota import Limits, Pace, Quota
 from node.reach.ways import FAILED, READ_BYTES, ByteStream, Ways
 from wire.errors import ChannelClosed, Malformed, TransportError
@@ -26,6 +27,10 @@ from wire.peer import PeerId, from_text
 
 IDLE_S = 900.0
 """Seconds without a byte after which a circuit is ended."""
+
+
+PATIENCE_S = 10.0
+"""Seconds for which a circuit waits for its guest to acknowledge what was passed before."""
 
 
 class Budget:
@@ -52,6 +57,8 @@ class Relay:
         self._addresses = addresses
         self.quota = Quota(limits)
         self.pace = Pace(limits.bytes_per_s)
+        self.meter = Meter(limits)
+        self._somebody_paid = trio.Event()
         self.bytes_passed = 0
         self.serving = False
 
@@ -103,6 +110,9 @@ class Relay:
         seen = self._ways.seen(stream.peer)
         if guest is not None and seen is not None:
             status = self.quota.connect(stream.peer, seen.ip, guest, trio.current_time())
+            if status is Status.OK and not self.meter.may(guest, self._subnet(guest), trio.current_time()):
+                self.quota.disconnect(stream.peer, seen.ip, guest)
+                status = Status.RESOURCE_LIMIT_EXCEEDED
         if guest is None or seen is None or status is not Status.OK:
             await self._refuse(stream, status)
             return
@@ -161,7 +171,7 @@ class Relay:
                 if not data:
                     await sink.close()
                     return
-                if not budget.take(len(data)):
+                if not budget.take(len(data)) or not await self._metered(guest, len(data)):
                     circuit.cancel()
                 self.bytes_passed += len(data)
                 if wait_s := self.pace.take(guest, len(data), trio.current_time()):
@@ -169,6 +179,23 @@ class Relay:
                 await sink.write(data)
         except FAILED:
             circuit.cancel()
+
+    def _subnet(self, guest: PeerId) -> str:
+        return self.quota.subnet(guest) or ""
+
+    async def _metered(self, guest: PeerId, size: int) -> bool:
+        """Whether so many bytes may pass, after waiting for the guest to acknowledge earlier ones if need be."""
+        with trio.move_on_after(PATIENCE_S):
+            while (answer := self.meter.take(guest, self._subnet(guest), size, trio.current_time())) == "wait":
+                await self._somebody_paid.wait()
+            return answer == "pass"
+        return False
+
+    def paid(self, guest: PeerId, size: int) -> None:
+        """A guest has paid for so many bytes."""
+        self.meter.paid(guest, size)
+        self._somebody_paid.set()
+        self._somebody_paid = trio.Event()
 
 
 def _named(identity: bytes) -> PeerId | None:

@@ -10,7 +10,7 @@ cannot reach, and for which `relays` names too few, finds others through a direc
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
@@ -69,6 +69,9 @@ class Reach:
         self.circuits = Circuits(self.ways, self._connect, self._changed, self._arrived)
         self.relay = Relay(self.ways, limits, self._direct_addresses) if limits is not None else None
         self.discovery: Discovery | None = None
+        self.earned_micro: Callable[[], int] = int
+        self.paid_micro: Callable[[], int] = int
+        """Micro-credits earned by relaying, and paid to relays, since the start: set by who keeps accounts."""
         self._began = trio.current_time()
         self._always_relays = not relay_only_proven
         self.puncher = Puncher(self.ways, self.checker.guesses, transport.dialler.source)
@@ -110,6 +113,7 @@ class Reach:
             "relays_known": self.discovery.known if self.discovery is not None else 0,
             "peers_direct": sum(bool(self.ways.direct(peer)) for peer in peers),
             "peers_relayed": sum(not self.ways.direct(peer) for peer in peers),
+            "relays_paid_micro": self.paid_micro(),
             "relaying": self._relaying(),
         }
 
@@ -125,6 +129,7 @@ class Reach:
             "circuits_max": quota.limits.circuits_max,
             "refused": quota.refused,
             "bytes_passed": self.relay.bytes_passed,
+            "earned_micro": self.earned_micro(),
         }
 
     # ---- what follows from what

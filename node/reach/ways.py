@@ -49,6 +49,8 @@ class ByteStream(ReadWriteCloser):
         self._messages = Delimited(MESSAGE_BYTES_MAX)
         self._early = b""
         self._ended = False
+        self.tally: Callable[[int], None] | None = None
+        """Told how many bytes came or went, from `raw` on."""
         self.peer = peer_id(stream.muxed_conn.peer_id)
         self.closed = trio.Event()
 
@@ -71,7 +73,12 @@ class ByteStream(ReadWriteCloser):
     def raw(self) -> ByteStream:
         """From here on no messages: bytes that came behind the last one are read first."""
         self._early += self._messages.rest()
+        self._count(len(self._early))
         return self
+
+    def _count(self, size: int) -> None:
+        if self.tally is not None:
+            self.tally(size)
 
     async def read(self, n: int | None = None) -> bytes:
         """At most `n` bytes; empty at the end."""
@@ -92,10 +99,12 @@ class ByteStream(ReadWriteCloser):
             self._ended = True
             raise IOException(f"the stream with {short(self.peer)} broke: {exc}") from exc
         self._ended = not data
+        self._count(len(data))
         return data
 
     async def write(self, data: bytes) -> None:
         """Send all of it."""
+        self._count(len(data))
         try:
             await self._stream.write(data)
         except LOST as exc:

@@ -20,6 +20,7 @@ from ledger.entry import (
     Jury,
     Payment,
     Receipt,
+    Relayed,
     Release,
     Settle,
     body_hash,
@@ -42,7 +43,15 @@ def good() -> dict[str, Entry]:
     receipt = sign_entry(PAYER, 1, offer.id, Receipt(job, offer.id, accept.id, "accept", [raw], payments), NOW_MS + 2)
     settle = sign_entry(WORKER, 1, accept.id, Settle(job, receipt.id, PAYER.peer, 1000), NOW_MS + 3)
     release = sign_entry(PAYER, 2, receipt.id, Release(job, offer.id, "cancelled"), NOW_MS + 4)
-    return {"offer": offer, "accept": accept, "receipt": receipt, "settle": settle, "release": release}
+    relayed = sign_entry(PAYER, 3, release.id, Relayed(job_id(2), WORKER.peer, 0, 16, 20), NOW_MS + 5)
+    return {
+        "offer": offer,
+        "accept": accept,
+        "receipt": receipt,
+        "settle": settle,
+        "release": release,
+        "relayed": relayed,
+    }
 
 
 def _resigned(header: Header, body: Body) -> bytes:
@@ -57,6 +66,10 @@ def bad() -> dict[str, tuple[bytes, str]]:
 
     def with_body(**changes: Any) -> bytes:
         body = replace(offer.body, **changes)
+        return _resigned(replace(header, body_hash=body_hash(body)), body)
+
+    def with_relayed(**changes: Any) -> bytes:
+        body = replace(good()["relayed"].body, **changes)
         return _resigned(replace(header, body_hash=body_hash(body)), body)
 
     return {
@@ -76,6 +89,10 @@ def bad() -> dict[str, tuple[bytes, str]]:
         "65 audits": (with_body(audits=65), "malformed"),
         "unknown rule": (with_body(rule="two"), "malformed"),
         "short job of a jury": (with_body(juries=[Jury(job[:31], 1, 1)]), "malformed"),
+        "nothing relayed": (with_relayed(mib=0), "malformed"),
+        "more relayed than one entry holds": (with_relayed(mib=1025), "malformed"),
+        "relayed for nothing": (with_relayed(price_micro=0), "malformed"),
+        "relayed at an absurd price": (with_relayed(price_micro=1001), "malformed"),
         "version 2": (_resigned(replace(header, version=2), offer.body), "version"),
         "another body": (codec.encode(replace(offer, body=replace(offer.body, price_micro=1001))), "body_hash"),
         "zero signature": (codec.encode(replace(offer, signature=bytes(64))), "signature"),

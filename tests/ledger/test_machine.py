@@ -1,4 +1,4 @@
-"""Any interleaving of offers, verdicts, crashes, replays and bad deliveries keeps the books straight.
+"""Offers, verdicts, acknowledgements, crashes, replays and bad deliveries, in any order, keep the books straight.
 
 Four honest parties deal with one another while a fifth signs two histories. Always: balances are what the model says,
 nobody promises more than it has, no honest party is accused, whatever is asked again is answered with the same entry.
@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 )
 
 from ledger.audit import audit_all
-from ledger.entry import ZERO, Accept, Body, Entry, Offer, Receipt, Release, Settle, sign_entry
+from ledger.entry import ZERO, Accept, Body, Entry, Offer, Receipt, Relayed, Release, Settle, sign_entry
 from ledger.replica import Replicas
 from ledger.rules import owed
 from ledger.state import InsufficientCredit
@@ -182,10 +182,42 @@ class Market(RuleBasedStateMachine):
         for number in HONEST:
             self.settle_one(entry, number)
 
+    @rule(
+        target=receipts,
+        payer=numbers,
+        relay=numbers,
+        session=st.integers(0, 2),
+        number=st.integers(0, 2),
+        mib=st.integers(1, 4),
+        price=st.integers(1, 100),
+    )
+    def acknowledge(
+        self, payer: int, relay: int, session: int, number: int, mib: int, price: int
+    ) -> Entry | MultipleResults[Entry]:
+        """Each number of a session is paid once, whatever is asked again; nobody pays himself, or more than he has."""
+        party = self.parties[payer]
+        peer, body = party.key.peer, Relayed(job_id(20_000 + session), Key(relay).peer, number, mib, price)
+        known = party.own.book.relayed.get((body.job, number))
+        before = party.own.totals
+        if known is None and payer != relay and body.amount_micro <= before.available_micro(ALLOWANCE_MICRO):
+            self.balance[peer] -= body.amount_micro
+            return self.done(party, body, (), party.append(body))
+        kept = party.store.get(known) if known is not None else None
+        if kept is not None and kept.body == body:
+            assert party.append(body) == kept
+        else:
+            with pytest.raises(LocalError):
+                party.append(body)
+        assert party.own.totals == before
+        return multiple()
+
     def settle_one(self, entry: Entry, number: int) -> None:
         party, payer, receipt = self.parties[number], entry.header.author, entry.body
-        assert isinstance(receipt, Receipt)
-        share = sum(part.amount_micro for part in receipt.payments if part.peer == party.key.peer)
+        assert isinstance(receipt, Receipt | Relayed)
+        if isinstance(receipt, Relayed):
+            share = receipt.amount_micro if receipt.relay == party.key.peer else 0
+        else:
+            share = sum(part.amount_micro for part in receipt.payments if part.peer == party.key.peer)
         body = Settle(receipt.job, entry.id, payer, max(share, 1))
         if party.store.get(entry.id) is None:
             with pytest.raises(LocalError):

@@ -17,6 +17,7 @@ RELAYING = {
     "circuits_max": 128,
     "refused": 2,
     "bytes_passed": 41_700_000,
+    "earned_micro": 1_234,
 }
 PUBLIC: dict[str, Any] = {
     "nat": "none",
@@ -50,7 +51,10 @@ def test_a_public_node_needs_nothing() -> None:
     assert all(ok and not fix for ok, _, fix in checks.values())
     assert checks["peers"][1] == "4 directly, 1 through relays"
     assert checks["address"][1] == f"{HERE}: 4 peers reached it from outside, 0 did not"
-    assert checks["relaying"][1] == "3 of 128 reservations, 1 of 128 circuits, 41.7 MB passed, 2 refused"
+    assert (
+        checks["relaying"][1]
+        == "3 of 128 reservations, 1 of 128 circuits, 41.7 MB passed, 2 refused, 1,234 micro-credits earned"
+    )
 
 
 def test_a_hidden_node_is_told_what_to_open_and_where_to_find_relays() -> None:
