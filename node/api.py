@@ -26,6 +26,8 @@ from hypercorn.trio import serve
 from node import intake
 from node.batches import batch_view, output_of, receipt_of
 from node.jobs import Board, Job
+from node.light.messages import INVITATION_BYTES
+from node.light.service import LightService
 from node.views import job_view
 from wire.errors import Busy, LocalError, StorageError
 
@@ -36,6 +38,8 @@ KEEPALIVE_S = 10.0
 BODY_BYTES_MAX = 256 << 10
 BATCH_BODY_BYTES_MAX = 4 << 20
 TOKEN_CHARS_MIN = 32
+INVITATION_HOURS = 30 * 24
+INVITATION_HOURS_MAX = 366 * 24
 
 
 def _error(status: int, code: str, message: str, known: list[str] | None = None) -> JSONResponse:
@@ -53,6 +57,7 @@ def build(node: Node, token: str) -> FastAPI:
     _job_routes(app, node)
     _batch_routes(app, node)
     _ledger_routes(app, node)
+    _light_routes(app, node)
     return app
 
 
@@ -234,6 +239,25 @@ def _ledger_routes(app: FastAPI, node: Node) -> None:
     @app.post("/api/v1/ledger/audit")
     async def audit() -> dict[str, Any]:
         return await node.ledger_audit()
+
+
+def _light_routes(app: FastAPI, node: Node) -> None:
+    def light() -> LightService:
+        if node.light is None:
+            raise intake.Refused("light_off", "this node serves no light peers; start it with the setting light = true")
+        return node.light
+
+    @app.get("/api/v1/light")
+    async def view() -> dict[str, Any]:
+        return light().view()
+
+    @app.post("/api/v1/light/invitations")
+    async def invite(hours: int = INVITATION_HOURS) -> dict[str, Any]:
+        if not 1 <= hours <= INVITATION_HOURS_MAX:
+            raise intake.Refused("bad_request", f"hours must be from 1 to {INVITATION_HOURS_MAX}, not {hours}")
+        context = node.context
+        secret, ends_ms = secrets.token_bytes(INVITATION_BYTES), context.now_ms() + hours * 3_600_000
+        return light().invite(secret, ends_ms, context.transport.addresses())
 
 
 def token_file(home: Path) -> str:

@@ -18,6 +18,7 @@ from node.cli_base import AsJson, Home, client, fail, said, show_json
 from node.cli_batches import job_batch
 from node.cli_evidence import evidence_app
 from node.cli_jobs import job_app
+from node.cli_light import light_app
 from node.cli_relay import relay
 from node.cli_verify import calibrate, calibration_app, study_app
 from wire.errors import Malformed
@@ -40,6 +41,7 @@ app.command()(relay)
 app.add_typer(calibration_app, name="calibration")
 app.add_typer(evidence_app, name="evidence")
 app.add_typer(study_app, name="study")
+app.add_typer(light_app, name="light")
 
 PassFile = Annotated[Path | None, typer.Option("--passphrase-file", help="File that holds the passphrase.")]
 

@@ -32,13 +32,17 @@ from node.identity import load_or_create
 from node.jobs import Board
 from node.keys import Keyring
 from node.libp2p.gate import Gate
+from node.light.allowances import Allowances, Limits
+from node.light.messages import PROTOCOL as LIGHT_PROTOCOL
+from node.light.service import LightService
 from node.market.context import Context, Executors, NodeIdentity, Slots
 from node.market.pricing import relayed_price_micro
 from node.news import News, Sources
 from node.node import NAMESPACES, Node, now_ms
 from node.peer_store import open_peer_store
 from node.reach.addresses import on_this_machine
-from node.reach.quota import MODEST, Limits
+from node.reach.quota import MODEST
+from node.reach.quota import Limits as RelayLimits
 from node.reach.service import Reach, open_reach
 from node.records import Records
 from node.relay_accounts import RelayBooks, RelayPayer
@@ -62,7 +66,10 @@ REMEMBERED_MAX = 8
 BATCHES_OPEN_MAX = 8
 """Own open batches before new ones are refused."""
 
-RELAY_LIMITS = {"on": Limits(), "auto": MODEST, "off": None}
+LIGHT_OPEN_MAX = 16
+"""Jobs of all light peers at once."""
+
+RELAY_LIMITS = {"on": RelayLimits(), "auto": MODEST, "off": None}
 """What the setting `relay` gives to others."""
 
 
@@ -228,6 +235,9 @@ async def assemble(
         stack.callback(batches.close)
         records = Records(settings.home / "records.db", on_fault=faults.disk)
         stack.callback(records.close)
+        allowances = _allowances(settings, clock_ms) if settings.light else None
+        if allowances is not None:
+            stack.callback(allowances.close)
         context = Context(
             settings=settings,
             identity=identity,
@@ -250,11 +260,25 @@ async def assemble(
         node.learn_keys()
         await node.recover(seeds)
         node.serve()
+        if allowances is not None:
+            node.light = LightService(node, allowances, nursery, on_fault=faults.disk)
+            transport.serve(LIGHT_PROTOCOL, node.light.serve)
         nursery.start_soon(_join, node)
         nursery.start_soon(node.catch_up_forever)
         if settings.gossip:
             await stack.enter_async_context(_open_news(node, faults, clock_ms, nursery))
         yield node
+
+
+def _allowances(settings: Settings, clock_ms: Callable[[], int]) -> Allowances:
+    """What the settings allow to light peers."""
+    limits = Limits(
+        jobs_max=settings.light_jobs_max,
+        credit_micro=settings.light_credit_micro,
+        open_max=min(LIGHT_OPEN_MAX, max(1, settings.jobs_queued_max // 2)),
+    )
+    listed = [from_text(peer) for peer in settings.light_peers]
+    return Allowances(settings.home / "light.db", limits, listed, clock_ms)
 
 
 @asynccontextmanager

@@ -57,6 +57,12 @@ class Settings(BaseSettings):
         ge=0,
         description="Micro-credits a day for relays that bring us callers beyond their free share; 0 pays nothing.",
     )
+    light: bool = Field(default=False, description="Have jobs of light peers, such as browsers, run as our own.")
+    light_peers: list[str] = Field(default=[], description="Peer ids of light peers that need no invitation.")
+    light_jobs_max: int = Field(default=2, ge=1, le=16, description="Jobs of one light peer at once.")
+    light_credit_micro: int = Field(
+        default=100_000, ge=0, le=1_000_000_000, description="What one light peer may spend of ours a day (UTC)."
+    )
     api_port: int = Field(default=0, ge=0, le=65535, description="Port of the local API on 127.0.0.1; 0 takes any.")
     serve: bool = Field(default=True, description="Run jobs for others and sit on juries (worker and juror roles).")
     serve_unpaid: bool = Field(
@@ -143,7 +149,7 @@ class Settings(BaseSettings):
             ip_network(subnet)
         return subnets
 
-    @field_validator("calibration_authors", "deny_peers", mode="after")
+    @field_validator("calibration_authors", "deny_peers", "light_peers", mode="after")
     @classmethod
     def _peer_ids(cls, authors: list[str]) -> list[str]:
         for author in authors:

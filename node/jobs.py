@@ -8,7 +8,7 @@ back to matched). `Board` is the one place that changes a job, stores it and wak
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -210,7 +210,7 @@ class Board:
             self._keep(job)
         self._changed.pop(job.id, trio.Event()).set()
 
-    async def follow(self, job: Job, after: int = -1) -> AsyncIterator[dict[str, Any]]:
+    async def follow(self, job: Job, after: int = -1) -> AsyncGenerator[dict[str, Any], None]:
         """Events with a sequence number above `after`, as they happen; ends behind the final one."""
         at = 0
         while True:

@@ -24,6 +24,7 @@ from node import intake, pings
 from node.batch_intake import parse_batch
 from node.gossip.service import Gossip
 from node.jobs import Board, Job
+from node.light.service import LightService
 from node.market import pricing
 from node.market.batch_messages import BATCH_PROTOCOL
 from node.market.batch_requester import BatchRequester
@@ -110,6 +111,7 @@ class Node:
         self.replicas = replicas
         self.trust = trust
         self.gossip: Gossip | None = None
+        self.light: LightService | None = None  # where the settings have light peers
         self._nursery = nursery
         self._payer = Payer(context, nursery)
         self._finder = Finder(context, dht, trust)

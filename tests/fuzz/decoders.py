@@ -18,16 +18,20 @@ from ledger.fork import check as check_fork
 from ledger.sync import Fetch, Page, check_page
 from node.intake import Refused as NotServed
 from node.intake import parse as parse_job
+from node.light.messages import decode_reply as decode_light_reply
+from node.light.messages import decode_request as decode_light_request
 from node.market.messages import Committed, Declined, Delivered, Hire, Hired, Paid, Working, decode_from_worker
 from quorate.errors import InvalidReceipt
 from quorate.receipt import verify_receipt
 from tests.crdt import op_vectors
 from tests.dht import make_vectors as dht_vectors
 from tests.dht.coreworld import START_MS
+from tests.fuzz.mutation import canonical
 from tests.fuzz.samples import values, vectors
 from tests.fuzz.targets import SDK_BLS, decoded, repaired_entry, target, text_target
 from tests.ledger import make_vectors
 from tests.ledger.parties import Key
+from tests.node import light_vectors
 from tests.verify.world import answer, names, person, spec
 from tests.wire.test_two_keys import ALICE, second_record
 from verify.calibrated import calibrations
@@ -279,6 +283,16 @@ def _bodies() -> list[str]:
         for (kind, model), given in zip(kinds, inputs, strict=True)
         for extra in ({}, named)
     ]
+
+
+@target("light peers: request", lambda: light_vectors.good(light_vectors.REQUESTS))
+def _light_request(raw: bytes) -> None:
+    canonical(raw, decode_light_request(raw))
+
+
+@target("light peers: reply", lambda: light_vectors.good(light_vectors.REPLIES))
+def _light_reply(raw: bytes) -> None:
+    canonical(raw, decode_light_reply(raw))
 
 
 @text_target("job of a user, JSON", _bodies, NotServed)
