@@ -24,6 +24,7 @@ from hypercorn.config import Config
 from hypercorn.trio import serve
 
 from node import intake
+from node.api_network import network_routes
 from node.batches import batch_view, output_of, receipt_of
 from node.jobs import Board, Job
 from node.light.messages import INVITATION_BYTES
@@ -58,6 +59,7 @@ def build(node: Node, token: str) -> FastAPI:
     _batch_routes(app, node)
     _ledger_routes(app, node)
     _light_routes(app, node)
+    network_routes(app, node)
     return app
 
 

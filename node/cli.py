@@ -19,6 +19,7 @@ from node.cli_batches import job_batch
 from node.cli_evidence import evidence_app
 from node.cli_jobs import job_app
 from node.cli_light import light_app
+from node.cli_network import peers
 from node.cli_relay import relay
 from node.cli_verify import calibrate, calibration_app, study_app
 from wire.errors import Malformed
@@ -38,6 +39,7 @@ app.add_typer(receipt_app, name="receipt")
 app.add_typer(id_app, name="id")
 app.command()(calibrate)
 app.command()(relay)
+app.command()(peers)
 app.add_typer(calibration_app, name="calibration")
 app.add_typer(evidence_app, name="evidence")
 app.add_typer(study_app, name="study")
@@ -122,27 +124,6 @@ def models(home: Home = None, as_json: AsJson = False) -> None:
     for model in known:
         lanes = ", ".join(model["lanes"])
         typer.echo(f"{model['name']:<12} {model['kind']:<15} {model['providers']:>3} peers  lanes {lanes}")
-    return None
-
-
-@app.command()
-def peers(home: Home = None, as_json: AsJson = False) -> None:
-    """Peers this node knows, with how far it trusts them and why, and what audits have said of them."""
-    with client(home) as local:
-        known = local.raw("GET", "/api/v1/peers")["peers"]
-        ranks = {r["peer"]: r for r in local.raw("GET", "/api/v1/ranking")["ranking"]}
-    if as_json:
-        return show_json([{**peer, "ranking": ranks.get(peer["peer"])} for peer in known])
-    for peer in sorted(known, key=lambda p: ranks[p["peer"]]["rank"] if p["peer"] in ranks else len(ranks) + 1):
-        rank = ranks.get(peer["peer"])
-        why = f"#{rank['rank']} {rank['score']:.3f}  {rank['why']}" if rank else "not ranked yet"
-        typer.echo(f"{peer['peer']}  {'connected' if peer['connected'] else 'known':<9}  {why}")
-        for record in peer["records"]:
-            audits = f"audits {record['audits']}, failed {record['failures']}"
-            ejected = "yes" if record["ejected"] else "no, all its work is audited" if record["watched"] else "no"
-            typer.echo(f"    as {record['role']} of {record['model']}: {audits}, ejected {ejected}")
-    if not known:
-        typer.echo("no peers yet; start with --bootstrap ADDRESS of a node that runs", err=True)
     return None
 
 

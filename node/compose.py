@@ -257,6 +257,8 @@ async def assemble(
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         node = Node(context, board, batches, dht, replicas, Trust(identity.peer, ledger), nursery)
+        node.rpc = rpc
+        faults.listeners.append(node.penalties.note)
         node.learn_keys()
         await node.recover(seeds)
         node.serve()

@@ -180,6 +180,10 @@ class Board:
         """Every job, oldest first."""
         return list(self._jobs.values())
 
+    def open_count(self) -> int:
+        """How many have not ended."""
+        return sum(not job.final for job in self.all())
+
     def update(self, job: Job, state: str | None = None, *, tell: dict[str, Any] | None = None, **fields: Any) -> None:
         """Change fields and, with `state`, move the job on; stored before anyone is told.
 

@@ -129,12 +129,14 @@ class NoiseOnly(StockNoise):
         self.sockets.add(conn)
         address = conn.get_remote_address()
         if address is not None and self._gate.denies_address(address[0]):
+            self._gate.refusals["denied_address"] += 1
             raise HandshakeFailure(f"{address[0]} is denied")
         return await self._session(await super().secure_outbound(conn, peer_id))
 
     async def _session(self, session: ISecureConn) -> ISecureConn:
         session = await _ed25519_only(session)
         if self._gate.denies(peer_id(session.get_remote_peer())):
+            self._gate.refusals["denied_peer"] += 1
             await session.close()
             raise HandshakeFailure("the peer is denied")
         return upgrade(session, self.acceptor, self._memory) if self._fast else session
@@ -220,18 +222,20 @@ def _guard(swarm: Swarm, gate: Gate) -> None:
         if visit is None:
             await trio.aclose_forcefully(stream.stream)
             return
-        raw = RawConnection(stream, False)
+        raw, done = RawConnection(stream, False), False
         try:
             if isinstance(stream, WebSocketStream):
                 with trio.fail_after(HANDSHAKE_S):
                     await stream.accept()
             muxer = cast(Any, await swarm.upgrade_inbound_raw_conn(raw, listener))
+            done = True
             if visit.authenticated():
                 await muxer.event_closed.wait()
             else:
                 await muxer.close()
         finally:
             visit.leave()
+            gate.refusals["failed"] += not done
             with trio.CancelScope(shield=True):
                 await raw.close()
 

@@ -22,6 +22,7 @@ from dht.provider import ProviderAd
 from dht.service import Dht
 from node import intake, pings
 from node.batch_intake import parse_batch
+from node.events import Events
 from node.gossip.service import Gossip
 from node.jobs import Board, Job
 from node.light.service import LightService
@@ -55,6 +56,8 @@ from node.market.sides import (
 )
 from node.market.taken import Taken
 from node.market.worker import Worker
+from node.penalties import Penalties
+from node.transport_libp2p import Libp2pTransport
 from node.trust import Trust
 from node.views import entry_view
 from verify.messages import JuryAsk, RevealAsk
@@ -64,6 +67,7 @@ from wire.codec import Wire
 from wire.envelope import Envelope
 from wire.errors import Busy, LocalError, Malformed, RemoteError, TransportError
 from wire.peer import PeerId, from_text, short, to_text
+from wire.rpc.seam import Rpc
 from wire.transport import Transport
 from workloads.catalog import built_in
 from workloads.executor import ModelInfo
@@ -112,6 +116,11 @@ class Node:
         self.trust = trust
         self.gossip: Gossip | None = None
         self.light: LightService | None = None  # where the settings have light peers
+        self.rpc: Rpc | None = None
+        self.events = Events(context.now_ms)
+        self.penalties = Penalties()
+        if isinstance(context.transport, Libp2pTransport):
+            context.transport.connections.emit = self.events.emit
         self._nursery = nursery
         self._payer = Payer(context, nursery)
         self._finder = Finder(context, dht, trust)
@@ -172,6 +181,8 @@ class Node:
                 "peer": to_text(peer),
                 "addresses": addresses.get(peer, []),
                 "connected": peer in connected,
+                "connections": _connections(self.context.transport, peer),
+                "penalties": self.penalties.of(peer),
                 "models": registered.get(to_text(peer), []),
                 "trust": ranks[peer].score if peer in ranks else 0.0,
                 "records": [
@@ -395,6 +406,12 @@ class _Connected(Protocol):
 
 def _connected(transport: Transport) -> list[PeerId]:
     return transport.connected() if isinstance(transport, _Connected) else []
+
+
+def _connections(transport: Transport, peer: PeerId) -> list[dict[str, Any]]:
+    if not isinstance(transport, Libp2pTransport):
+        return []
+    return [asdict(view) for view in transport.connections.views(peer)]
 
 
 def _model_view(model: ModelInfo) -> dict[str, Any]:

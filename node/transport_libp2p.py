@@ -30,6 +30,7 @@ from multiaddr import Multiaddr
 
 from node.address_book import ANYWHERE, AddressBook, dialed_at
 from node.channel_libp2p import LOST, Libp2pChannel
+from node.connections import Connections
 from node.dialling import Dialler
 from node.libp2p.channel import MuxedChannel
 from node.libp2p.connections import Muxers
@@ -76,6 +77,7 @@ class Libp2pTransport:
         swarm: Swarm,
         nursery: trio.Nursery,
         book: AddressBook,
+        gate: Gate,
         *,
         blame: Blame,
         on_bug: Bug | None,
@@ -86,7 +88,7 @@ class Libp2pTransport:
         self._blame = blame
         self._on_bug = on_bug
         self._peer = peer_id(host.get_id())
-        self.book = book
+        self.book, self.gate = book, gate
         self.dialler = Dialler(host, swarm, book, now_ms)
         self._inbound: Counter[PeerId] = Counter()
         self._admission = Admission[MuxedStream](lambda stream: stream.state.received_all)
@@ -94,6 +96,10 @@ class Libp2pTransport:
         self._advertised: tuple[str, ...] = ()
         self._hidden: frozenset[Endpoint] = frozenset()
         self._handlers: dict[str, Handler] = {}
+        self.connections = Connections(now_ms, book.alive)
+        self.connections.watch(swarm)
+        self.channels: Counter[str] = Counter()
+        """Channels that peers have opened, by protocol."""
         self._closing = False
         self._look_again_s = 0.0
         self.same_machine = False
@@ -116,7 +122,10 @@ class Libp2pTransport:
 
     def advertise(self, addresses: Sequence[str], *, hide: Sequence[Endpoint] = ()) -> None:
         """Where else we are reached, before what we listen on; and where we listen in vain."""
+        before = self.addresses()
         self._advertised, self._hidden = tuple(addresses), frozenset(hide)
+        if self.connections.emit is not None and (now := self.addresses()) != before:
+            self.connections.emit("reachability_changed", addresses=now)
 
     @property
     def network(self) -> tuple[BasicHost, Swarm]:
@@ -139,7 +148,7 @@ class Libp2pTransport:
         ours = {scope(at.ip) for text in self.listening() if (at := endpoint(text)) is not None}
         if not ours:
             return ANYWHERE
-        here = self.same_machine or ours == {"loopback"}
+        here = self.same_machine or self.connections.near() or ours == {"loopback"}
         narrow: set[Scope] = {"loopback"} if here else set()
         if "private" in ours:
             narrow.add("private")
@@ -270,6 +279,7 @@ class Libp2pTransport:
                 stream.conn.leave(stream)
                 return
             channel = MuxedChannel(peer, stream)
+            self.channels[protocol] += 1
             try:
                 await run_handler(handler, channel, blame=self._blame, on_bug=self._on_bug)
             finally:
@@ -299,6 +309,7 @@ class Libp2pTransport:
             await stream.reset()
             return
         self._inbound[peer] += 1
+        self.channels[str(stream.get_protocol())] += 1
         done = trio.Event()
         self._nursery.start_soon(self._run_inbound, handler, Libp2pChannel(peer, stream), done)
         await done.wait()
@@ -365,11 +376,11 @@ async def open_transport(
     """
     seed = identity if isinstance(identity, bytes) else identity.ed25519_seed
     memory = Memory() if memory is None else memory
+    gate = Gate() if gate is None else gate
     host, swarm, noise = build_host(seed, fast=fast_path, gate=gate, memory=memory)
     async with host.run([]), trio.open_nursery() as nursery:
-        transport = Libp2pTransport(
-            host, swarm, nursery, AddressBook() if book is None else book, blame=blame, on_bug=on_bug
-        )
+        book = AddressBook() if book is None else book
+        transport = Libp2pTransport(host, swarm, nursery, book, gate, blame=blame, on_bug=on_bug)
         transport.same_machine, transport.memory = same_machine, memory
         noise.acceptor = transport.accept_stream
         try:

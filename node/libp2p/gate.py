@@ -61,7 +61,12 @@ class Gate:
             raise LocalError(f"not a subnet: {exc}") from exc
         self.handshakes: Counter[str] = Counter()
         self.connections: Counter[str] = Counter()
-        self.refused = 0
+        self.refusals: Counter[str] = Counter()
+
+    @property
+    def refused(self) -> int:
+        """How many were refused, for whatever reason."""
+        return self.refusals.total()
 
     def denies(self, peer: PeerId) -> bool:
         """Whether no connection with `peer` is wanted."""
@@ -75,12 +80,15 @@ class Gate:
     def enter(self, address: str) -> Visit | None:
         """Somebody connects from this IP address; None if he may not."""
         at = _parsed(address)
-        if at is None or self.denies_address(address) or self.handshakes.total() >= HANDSHAKES_MAX:
-            self.refused += 1
+        if at is None or self.denies_address(address):
+            self.refusals["denied_address"] += 1
+            return None
+        if self.handshakes.total() >= HANDSHAKES_MAX:
+            self.refusals["handshakes"] += 1
             return None
         subnet = subnet_of(at)
         if subnet and self.handshakes[subnet] >= HANDSHAKES_PER_SUBNET_MAX:
-            self.refused += 1
+            self.refusals["subnet_handshakes"] += 1
             return None
         self.handshakes[subnet] += 1
         return Visit(self, subnet)
@@ -88,7 +96,7 @@ class Gate:
     def stand(self, subnet: str) -> bool:
         """A handshake from `subnet` is done; see `Visit.authenticated`."""
         if subnet and self.connections[subnet] >= CONNECTIONS_PER_SUBNET_MAX:
-            self.refused += 1
+            self.refusals["subnet_connections"] += 1
             return False
         _less(self.handshakes, subnet)
         self.connections[subnet] += 1

@@ -23,12 +23,18 @@ from node.libp2p.muxed_stream import MuxedStream
 from node.libp2p.noise_session import NoiseSession
 from node.libp2p.yamux import YamuxConnection
 from node.libp2p.yamux_frames import NORMAL, PROTOCOL_ERROR, YamuxViolation
-from node.libp2p.yamux_state import STREAMS_IN_MAX, Ended, GoneAway, Opened, Readable, Stream, Writable
+from node.libp2p.yamux_state import STREAMS_IN_MAX, Ended, GoneAway, Opened, Pong, Readable, Stream, Writable
 from wire.errors import Malformed
 from wire.peer import from_text
 
 TICK_S = 5.0
 """How often a connection looks at the clock."""
+
+RTT_PERIOD_S = 60.0
+"""How often the round trip is measured, the first time at the first tick."""
+
+RTT_PING = 0x51A7
+"""The value of a ping that measures; answers to others are not looked at."""
 
 LOST = (BaseLibp2pError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, OSError)
 """What ends a connection without anybody's fault."""
@@ -62,6 +68,8 @@ class Muxer(IMuxedConn):
         self.core = YamuxConnection(initiator=self._initiator, now=trio.current_time(), lean=lambda: self.memory.lean)
         self.lost: str | None = None
         self.heard_at = trio.current_time()
+        self.rtt_s: float | None = None
+        self._pinged_at = 0.0
         self.confirmed: set[str] = set()
         self.event_started, self.event_shutting_down, self.event_closed = trio.Event(), trio.Event(), trio.Event()
         self._acceptor = cast("Acceptor | None", secured_conn.acceptor)
@@ -149,6 +157,9 @@ class Muxer(IMuxedConn):
                 _owner(state).wake()
             case Opened(state):
                 self._on_opened(MuxedStream(self, state))
+            case Pong(value):
+                if value == RTT_PING and self._pinged_at:
+                    self.rtt_s, self._pinged_at = trio.current_time() - self._pinged_at, 0.0
             case GoneAway():
                 self.event_shutting_down.set()
                 if not self.core.streams:
@@ -182,11 +193,16 @@ class Muxer(IMuxedConn):
                 return
 
     async def _look_at_the_clock(self) -> None:
+        rtt_due = 0.0
         try:
             while self.lost is None:
                 await trio.sleep(TICK_S)
-                for event in self.core.tick(trio.current_time()):
+                now = trio.current_time()
+                for event in self.core.tick(now):
                     self._on_event(event)
+                if now >= rtt_due:
+                    self._pinged_at, rtt_due = now, now + RTT_PERIOD_S
+                    self.core.ping(RTT_PING)
                 if self.core.has_output:
                     self.flush()
         except YamuxViolation as exc:

@@ -58,11 +58,13 @@ class NoiseSession(SecureSession):
         self.acceptor = acceptor
         self.memory = memory
         self.unsent: memoryview | None = None
+        self.bytes_in = self.bytes_out = 0
 
     @property
     def held(self) -> int:
         """Bytes of the other side that are kept here."""
-        return self._opener.held + len(self._plain)
+        below = self._websocket.held if self._websocket is not None else 0
+        return self._opener.held + len(self._plain) + below
 
     async def receive(self) -> bytes:
         """Some plaintext, never empty.
@@ -78,6 +80,7 @@ class NoiseSession(SecureSession):
             chunk = await self._receive_sealed()
             if not chunk:
                 raise ConnectionClosedError("the connection was closed")
+            self.bytes_in += len(chunk)
             if len(chunk) == self._read_bytes:
                 self._read_bytes = min(4 * len(chunk), READ_BYTES_MAX)
             elif 16 * len(chunk) < self._read_bytes:
@@ -103,7 +106,8 @@ class NoiseSession(SecureSession):
         """
         assert self.unsent is None, "what is left of the last batch goes first"
         pieces = self._sealer.seal(plain)
-        sent = 0
+        sent, size = 0, sum(map(len, pieces))
+        self.bytes_out += size
         if self._websocket is not None:
             if self._websocket.send_now(b"".join(pieces)):
                 return True
@@ -114,7 +118,7 @@ class NoiseSession(SecureSession):
                 sent = os.writev(self._socket.socket.fileno(), pieces)
             except (BlockingIOError, InterruptedError):
                 sent = 0
-        if sent == sum(map(len, pieces)):
+        if sent == size:
             return True
         self.unsent = memoryview(b"".join(pieces))[sent:]
         return False
@@ -174,7 +178,9 @@ class NoiseSession(SecureSession):
     def cut(self) -> None:
         """Drop what waits to be sent and, if it is ours, the socket; whoever waits for it hears of it."""
         self.unsent = None
-        if self._socket is not None:
+        if self._websocket is not None:
+            self._websocket.cut()
+        elif self._socket is not None:
             self._socket.socket.close()
 
     def forget(self) -> None:

@@ -53,6 +53,16 @@ class WebSocketStream(ReadWriteCloser):
         """The HTTP part is over, and we are connected."""
         return self._ws.opened
 
+    @property
+    def held(self) -> int:
+        """Bytes kept here, of the other side and for it."""
+        return len(self._received) + len(self._unsent)
+
+    def cut(self) -> None:
+        """Drop what waits to be sent, and the socket; whoever waits for it hears of it."""
+        self._unsent.clear()
+        self._tcp.socket.close()
+
     # ---- the HTTP part
 
     async def accept(self) -> None:

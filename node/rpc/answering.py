@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from node.figures import Outcomes
 from node.rpc.pump import Pump
 from node.rpc.streams import RpcStream
 from wire.errors import Busy, ChannelClosed, LocalError, Malformed, RemoteError, TransportError
@@ -35,6 +36,8 @@ JOBS_IN_A_ROW = 16
 """After so many requests a task lets others run."""
 
 Run = Callable[[], Awaitable[None]]
+Job = tuple[int, str, Run]
+"""A request's number, its method, and what answers it."""
 
 ENDED = ChannelClosed("the request is over")
 
@@ -74,7 +77,9 @@ class Answering:
         blame: Blame,
         on_bug: Bug | None,
         memory: Memory,
+        figures: Outcomes,
     ) -> None:
+        self._figures = figures
         self._memory = memory
         self._counted = 0
         self._cut = False
@@ -88,7 +93,7 @@ class Answering:
         self._scopes: dict[int, trio.CancelScope] = {}
         self._streams: dict[int, RpcStream[Any, Any]] = {}
         self._nursery: trio.Nursery
-        self._jobs: deque[tuple[int, Run]] = deque()
+        self._jobs: deque[Job] = deque()
         self._idle = trio.lowlevel.ParkingLot()
         self._called = False
 
@@ -161,7 +166,7 @@ class Answering:
         for event in events:
             match event:
                 case Asked():
-                    self._begin(event.id, partial(self._answer, event))
+                    self._begin(event.id, event.name, partial(self._answer, event))
                 case Opened():
                     self._open(event)
                 case Arrived():
@@ -182,7 +187,7 @@ class Answering:
         assert handler is not None, "the core knows which methods stream"
         stream: RpcStream[Any, Any] = RpcStream(self, self._peer, event.id, method.request, zipping=method.compress)
         self._streams[event.id] = stream
-        self._begin(event.id, partial(self._stream, handler, stream))
+        self._begin(event.id, event.name, partial(self._stream, handler, stream))
 
     def _stop(self, number: int) -> None:
         scope = self._scopes.get(number)
@@ -194,9 +199,9 @@ class Answering:
 
     # ---- handlers
 
-    def _begin(self, number: int, run: Run) -> None:
+    def _begin(self, number: int, name: str, run: Run) -> None:
         """Run a handler soon, in a task that waits for one, or else in another."""
-        self._jobs.append((number, run))
+        self._jobs.append((number, name, run))
         self._call()
 
     def _call(self) -> None:
@@ -222,36 +227,41 @@ class Answering:
                         await self._idle.park()
                         self._called = False
                         continue
-                    number, run = self._jobs.popleft()
+                    job = self._jobs.popleft()
                     if self._jobs:
                         self._call()
-                    await self._run(number, run, scope)
+                    await self._run(job, scope)
                     jobs += 1
                     if jobs % JOBS_IN_A_ROW == 0:
                         await trio.lowlevel.checkpoint()
 
-    async def _run(self, number: int, run: Run, scope: trio.CancelScope) -> None:
+    async def _run(self, job: Job, scope: trio.CancelScope) -> None:
         """One handler."""
+        number, name, run = job
         self._scopes[number] = scope
+        began, outcome = trio.current_time(), "cancelled"
         try:
             if not self._core.answers(number):
                 return
             error = await failure_of(run, self._on_bug)
+            outcome = "ok"
             if error is not None:
-                self._refuse(number, error)
+                outcome = self._refuse(number, error)
         finally:
+            self._figures.add(name, outcome, trio.current_time() - began)
             del self._scopes[number]
             self._streams.pop(number, None)
             self._core.done(number)
             self._pump.wake()
 
-    def _refuse(self, number: int, error: Exception) -> None:
+    def _refuse(self, number: int, error: Exception) -> str:
         if isinstance(error, RemoteError) and error.penalty > 0:
             self._blame(error)
         refusal = refusal_of(error)
         if isinstance(error, _BadRequest):
             refusal = refusal._replace(code="malformed")
         self._core.refuse(number, refusal)
+        return refusal.code
 
     async def _answer(self, asked: Asked) -> None:
         served = self._served[asked.name]

@@ -16,10 +16,20 @@ from typing import Any, TypeVar
 
 import trio
 
+from node.figures import Outcomes
 from node.rpc.answering import Answering, Served
 from node.rpc.calling import Link
 from wire.codec import Wire
-from wire.errors import Busy, LocalError, Malformed, RemoteError, Unreachable
+from wire.errors import (
+    Busy,
+    ChannelClosed,
+    Expired,
+    LocalError,
+    Malformed,
+    QuorateError,
+    RemoteError,
+    Unreachable,
+)
 from wire.memory import Memory
 from wire.peer import PeerId
 from wire.rpc import packet
@@ -33,6 +43,15 @@ from wire.transport import Channel, Transport
 CHANNELS_MAX = 256
 """Peers to which a channel is kept."""
 
+OUTCOMES: dict[type[QuorateError], str] = {
+    Busy: "busy",
+    ChannelClosed: "closed",
+    Expired: "expired",
+    RemoteError: "refused",
+    Unreachable: "unreachable",
+}
+"""How a call that we made ended, for metrics."""
+
 Q = TypeVar("Q", bound=Wire)
 R = TypeVar("R", bound=Wire)
 
@@ -44,6 +63,7 @@ class RpcNode:
         self, transport: Transport, nursery: trio.Nursery, *, blame: Blame, on_bug: Bug | None, memory: Memory
     ) -> None:
         self._memory = memory
+        self.answered, self.made = Outcomes(), Outcomes()
         self._transport = transport
         self._nursery = nursery
         self._blame = blame
@@ -71,11 +91,20 @@ class RpcNode:
         """See `wire.rpc.seam.Rpc.exchange`."""
         parts = packet.encode(packet_.body, packet_.tensors)
         link = self._link(peer, timeout_s)
-        message = await link.exchange(method.name.encode(), parts, zipping=method.compress, timeout_s=timeout_s)
+        began, outcome = trio.current_time(), "cancelled"
         try:
-            return packet.decode(method.answer, message)
+            message = await link.exchange(method.name.encode(), parts, zipping=method.compress, timeout_s=timeout_s)
+            answer = packet.decode(method.answer, message)
+            outcome = "ok"
+            return answer
         except Malformed as exc:
+            outcome = "malformed"
             raise RemoteError(peer, f"undecodable answer: {exc}") from exc
+        except QuorateError as exc:
+            outcome = next((name for kind, name in OUTCOMES.items() if isinstance(exc, kind)), "failed")
+            raise
+        finally:
+            self.made.add(method.name, outcome, trio.current_time() - began)
 
     def stream(
         self, peer: PeerId, method: Method[Q, R], *, timeout_s: float
@@ -150,7 +179,9 @@ class RpcNode:
         while (older := self._answering.get(peer)) is not None:
             older[1].cancel()
             await older[2].wait()
-        answering = Answering(channel, self._served, self._unary, self._blame, self._on_bug, self._memory)
+        answering = Answering(
+            channel, self._served, self._unary, self._blame, self._on_bug, self._memory, self.answered
+        )
         over = trio.Event()
         with trio.CancelScope() as scope:
             self._answering[peer] = (answering, scope, over)

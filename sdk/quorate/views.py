@@ -51,6 +51,32 @@ class PeerRecord(View, frozen=True):
     ejected: bool = False
 
 
+class Connection(View, frozen=True):
+    """One connection with a peer: `path` is `direct` or `relayed` (`via` says by whom), `direction` who made it.
+
+    Bytes are those on the wire, `since_ms` is Unix time, `rtt_ms` the last round trip that was measured.
+    """
+
+    path: str
+    via: str | None = None
+    direction: str = ""
+    address: str | None = None
+    transport: str = ""
+    since_ms: int = 0
+    streams: int = 0
+    bytes_in: int | None = None
+    bytes_out: int | None = None
+    rtt_ms: float | None = None
+
+
+class PeerPenalties(View, frozen=True):
+    """What the node blamed a peer for since it started."""
+
+    count: int = 0
+    total: float = 0.0
+    last: str | None = None
+
+
 class Peer(View, frozen=True):
     """A peer that the node knows; `models` are names or CIDs, `trust` its score."""
 
@@ -60,6 +86,8 @@ class Peer(View, frozen=True):
     models: list[Any] = []
     trust: float | None = None
     records: list[PeerRecord] = []
+    connections: list[Connection] = []
+    penalties: PeerPenalties = PeerPenalties()
 
 
 class Ranked(View, frozen=True):
