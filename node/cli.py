@@ -21,6 +21,7 @@ from node.cli_jobs import job_app
 from node.cli_light import light_app
 from node.cli_network import peers
 from node.cli_relay import relay
+from node.cli_stop import stop
 from node.cli_verify import calibrate, calibration_app, study_app
 from wire.errors import Malformed
 
@@ -40,6 +41,7 @@ app.add_typer(id_app, name="id")
 app.command()(calibrate)
 app.command()(relay)
 app.command()(peers)
+app.command()(stop)
 app.add_typer(calibration_app, name="calibration")
 app.add_typer(evidence_app, name="evidence")
 app.add_typer(study_app, name="study")

@@ -229,10 +229,7 @@ async def assemble(
             settings, identity, transport, rpc, clock_ms, keyring, seeds, faults, offload or Offload()
         )
         ledger, dht, replicas = await stack.enter_async_context(stores)
-        board = Board(settings.home / "jobs.db", clock_ms, open_max=settings.jobs_queued_max, on_fault=faults.disk)
-        stack.callback(board.close)
-        batches = Board(settings.home / "batches.db", clock_ms, open_max=BATCHES_OPEN_MAX, on_fault=faults.disk)
-        stack.callback(batches.close)
+        board, batches = _boards(settings, clock_ms, faults, stack)
         records = Records(settings.home / "records.db", on_fault=faults.disk)
         stack.callback(records.close)
         allowances = _allowances(settings, clock_ms) if settings.light else None
@@ -270,6 +267,17 @@ async def assemble(
         if settings.gossip:
             await stack.enter_async_context(_open_news(node, faults, clock_ms, nursery))
         yield node
+
+
+def _boards(
+    settings: Settings, clock_ms: Callable[[], int], faults: Faults, stack: AsyncExitStack
+) -> tuple[Board, Board]:
+    """The jobs of this node's user, and the batches."""
+    board = Board(settings.home / "jobs.db", clock_ms, open_max=settings.jobs_queued_max, on_fault=faults.disk)
+    stack.callback(board.close)
+    batches = Board(settings.home / "batches.db", clock_ms, open_max=BATCHES_OPEN_MAX, on_fault=faults.disk)
+    stack.callback(batches.close)
+    return board, batches
 
 
 def _allowances(settings: Settings, clock_ms: Callable[[], int]) -> Allowances:

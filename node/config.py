@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     light_credit_micro: int = Field(
         default=100_000, ge=0, le=1_000_000_000, description="What one light peer may spend of ours a day (UTC)."
     )
+    drain_s: float = Field(
+        default=10.0, ge=0, description="Seconds that a node which is told to stop has to finish what is under way."
+    )
     api_port: int = Field(default=0, ge=0, le=65535, description="Port of the local API on 127.0.0.1; 0 takes any.")
     serve: bool = Field(default=True, description="Run jobs for others and sit on juries (worker and juror roles).")
     serve_unpaid: bool = Field(

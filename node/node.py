@@ -131,6 +131,20 @@ class Node:
         self._started = time.monotonic()
         self._turn = 0
 
+    # ---- stopping
+
+    def begin_to_stop(self) -> None:
+        """Take on no further work, from anybody, and publish our models no more."""
+        self.context.slots.close()
+        for model in self.context.models:
+            self.dht.withdraw(model.cid)
+        self.events.emit("draining")
+
+    def jobs_under_way(self) -> int:
+        """Jobs and batches of our user that have not ended, and pieces of work for others."""
+        work = self.context.slots.busy if self.context.settings.serve else 0
+        return self.board.open_count() + self.batches.open_count() + work
+
     # ---- what the API shows
 
     def about(self) -> dict[str, Any]:
@@ -233,6 +247,7 @@ class Node:
 
     async def submit(self, body: Any) -> Job:
         """Check a request and start on it."""
+        self.context.slots.check()
         known = self.context.calibrations
         request = intake.parse(body, self.known_models(), random_seed=secrets.randbits(63), calibrations=known)
         job = self.board.add(secrets.token_hex(16), request)
@@ -241,6 +256,7 @@ class Node:
 
     async def submit_batch(self, body: Any) -> Job:
         """Check a request for many jobs and start on it."""
+        self.context.slots.check()
         saving = self.context.settings.saving_percent
         request = parse_batch(
             body,
@@ -325,7 +341,7 @@ class Node:
             if not self.dht.contacts():
                 await self.dht.bootstrap()
             stored = 0
-            for model in self.context.models:
+            for model in self.context.models if not self.context.slots.closed else ():
                 stored += (await self.dht.provide(self._ad(model))).stored
             # alone so far, or hardly known: try again soon
             await trio.sleep(PROVIDE_PERIOD_S if stored > len(self.context.models) else 1.0)

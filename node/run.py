@@ -1,4 +1,8 @@
-"""Runs one node as a process: a lock on its home, signals, and an end within three seconds."""
+"""Runs one node as a process: a lock on its home, signals, and a bounded end.
+
+The first SIGINT or SIGTERM lets it finish what is under way (`node.draining`), for `drain_s` at most; the second ends
+it within three seconds, and so does the end of draining; a third one at once.
+"""
 
 from __future__ import annotations
 
@@ -60,16 +64,49 @@ def _first(group: BaseExceptionGroup[LocalError]) -> LocalError:
     return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
+class _Stopping:
+    """How far the end has come."""
+
+    def __init__(self, everything: trio.CancelScope) -> None:
+        self._everything = everything
+        self.asked = trio.Event()
+        self.ready = False
+        self.scope = trio.CancelScope()
+
+    def stop(self) -> None:
+        """End now, in order."""
+        self._everything.deadline = min(self._everything.deadline, trio.current_time() + STOP_S)
+        self.scope.cancel()
+
+    async def watch_signals(self) -> None:
+        """See the module."""
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for number in signals:
+                if self.scope.cancel_called:
+                    os._exit(128 + number)
+                log.get().info("stopping", signal=signal.Signals(number).name)
+                if self.asked.is_set() or not self.ready:
+                    self.stop()
+                self.asked.set()
+
+
 async def _main(settings: Settings) -> None:
     from node.compose import open_node
+    from node.draining import drain
 
     async with trio.open_nursery() as nursery:
-        stop = trio.CancelScope()
-        nursery.start_soon(_watch_signals, stop, nursery.cancel_scope)
-        with stop:
+        stopping = _Stopping(nursery.cancel_scope)
+        nursery.start_soon(stopping.watch_signals)
+        with stopping.scope:
             async with open_node(settings) as node:
                 log.get().info("ready", **_greeting(node.about()))
-                await trio.sleep_forever()
+                stopping.ready = True
+                await stopping.asked.wait()
+                with trio.move_on_after(settings.drain_s) as patience:
+                    await drain(node)
+                if patience.cancelled_caught:
+                    log.get().warning("not_drained", after_s=settings.drain_s)
+                stopping.stop()
         nursery.cancel_scope.cancel()
 
 
@@ -77,13 +114,3 @@ def _greeting(about: dict[str, Any]) -> dict[str, Any]:
     """What an operator needs in one line; `quorate doctor` and the API tell the rest."""
     shown = {key: about[key] for key in ("version", "peer", "addresses", "roles", "balance_micro")}
     return {**shown, "models": [model["name"] for model in about["models"]]}
-
-
-async def _watch_signals(stop: trio.CancelScope, everything: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for number in signals:
-            if stop.cancel_called:
-                os._exit(128 + number)
-            log.get().info("stopping", signal=signal.Signals(number).name)
-            everything.deadline = trio.current_time() + STOP_S
-            stop.cancel()

@@ -100,7 +100,9 @@ class Libp2pTransport:
         self.connections.watch(swarm)
         self.channels: Counter[str] = Counter()
         """Channels that peers have opened, by protocol."""
-        self._closing = False
+        self.serving: Counter[str] = Counter()
+        """Those among them on which a handler is at work."""
+        self._going = self._closing = False
         self._look_again_s = 0.0
         self.same_machine = False
         """See `open_transport`."""
@@ -264,7 +266,9 @@ class Libp2pTransport:
     def accept_stream(self, stream: MuxedStream) -> bool:
         """Take a stream that a peer opened on our own muxer; called by its reader, so they count as they came."""
         peer = stream.conn.peer
-        if self._closing or not self._admission.admit(peer, stream):
+        if self._going:
+            stream.abort("this node is stopping")
+        elif self._closing or not self._admission.admit(peer, stream):
             stream.abort("too many channels")
         else:
             self._nursery.start_soon(self._serve_muxed, peer, stream)
@@ -280,9 +284,11 @@ class Libp2pTransport:
                 return
             channel = MuxedChannel(peer, stream)
             self.channels[protocol] += 1
+            self.serving[protocol] += 1
             try:
                 await run_handler(handler, channel, blame=self._blame, on_bug=self._on_bug)
             finally:
+                self.serving[protocol] -= 1
                 await channel.aclose()
         except (Malformed, *LOST, trio.TooSlowError) as exc:
             stream.abort(f"negotiation: {exc}")
@@ -305,7 +311,7 @@ class Libp2pTransport:
 
     async def _serve_stream(self, handler: Handler, stream: INetStream) -> None:
         peer = peer_id(stream.muxed_conn.peer_id)
-        if self._closing or self._inbound[peer] >= CHANNELS_PER_PEER_MAX:
+        if self._going or self._closing or self._inbound[peer] >= CHANNELS_PER_PEER_MAX:
             await stream.reset()
             return
         self._inbound[peer] += 1
@@ -329,6 +335,12 @@ class Libp2pTransport:
             done.set()
 
     # ---- closing
+
+    def go_away(self) -> None:
+        """Take no further connections and channels, and tell peers so; what is open goes on, and we may still dial."""
+        self._going = self.gate.closed = True
+        for muxer in self.connections.muxers():
+            muxer.going_away()
 
     async def shut(self, noise: NoiseOnly) -> None:
         """Close all connections, in order if they let us, within `GOODBYE_S`; `open_transport` calls it."""

@@ -62,6 +62,8 @@ class Gate:
         self.handshakes: Counter[str] = Counter()
         self.connections: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
+        self.closed = False
+        """Nobody new gets in: the node is about to stop."""
 
     @property
     def refused(self) -> int:
@@ -80,6 +82,9 @@ class Gate:
     def enter(self, address: str) -> Visit | None:
         """Somebody connects from this IP address; None if he may not."""
         at = _parsed(address)
+        if self.closed:
+            self.refusals["stopping"] += 1
+            return None
         if at is None or self.denies_address(address):
             self.refusals["denied_address"] += 1
             return None

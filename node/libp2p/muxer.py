@@ -209,6 +209,12 @@ class Muxer(IMuxedConn):
             self._give_up(str(exc), NORMAL)
             await self._shut_socket()
 
+    def going_away(self) -> None:
+        """Tell the other side to open nothing more; what is open goes on."""
+        if self.lost is None:
+            self.core.go_away(NORMAL)
+            self.flush_later()
+
     # ---- `wire.memory.Part`
 
     def held(self) -> int:

@@ -111,6 +111,7 @@ class BatchWorker:
     @contextmanager
     def _room(self, peer: PeerId) -> Iterator[None]:
         """Raises: Busy: enough batches are in progress."""
+        self._context.slots.check()
         if self._open.total() >= BATCHES_MAX or self._open[peer] >= BATCHES_MAX // 2:
             raise Busy(5.0, "enough batches are in progress")
         self._open[peer] += 1

@@ -23,6 +23,9 @@ from wire.tensor import Tensor
 from wire.transport import Transport
 from workloads.executor import Event, ModelInfo
 
+STOPPING_RETRY_S = 60.0
+"""When to ask again a node that is stopping: it may have been started again by then."""
+
 
 class Slots:
     """Jobs and audits in progress: so many at once, and so many more in line.
@@ -35,6 +38,20 @@ class Slots:
     def __init__(self, count: int, line_max: int = 16) -> None:
         self._limiter = trio.CapacityLimiter(count)
         self._line_max = line_max
+        self.closed = False
+
+    def close(self) -> None:
+        """Take on nothing more; what was taken on gets its turn."""
+        self.closed = True
+
+    def check(self) -> None:
+        """Whether anything new may be taken on.
+
+        Raises:
+            Busy: the node is about to stop.
+        """
+        if self.closed:
+            raise Busy(STOPPING_RETRY_S, "this node is stopping")
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[None]:
@@ -53,6 +70,12 @@ class Slots:
         """Hold a slot for the next piece of work that was taken on before, however many are waiting."""
         async with self._limiter:
             yield
+
+    @property
+    def busy(self) -> int:
+        """Pieces of work in progress and in line."""
+        now = self._limiter.statistics()
+        return int(now.borrowed_tokens) + now.tasks_waiting
 
     @property
     def load(self) -> float:

@@ -34,6 +34,7 @@ class JurorService:
     async def audit(self, peer: PeerId, ask: JuryAsk) -> JuryAnswer:
         """Judge an answer and seal the vote."""
         context = self._context
+        context.slots.check()
         hearing = self._juror.consider(peer, ask, now_ms=context.now_ms())
         if hearing.answer is not None:
             return hearing.answer

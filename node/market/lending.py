@@ -61,6 +61,7 @@ class Lender:
             RemoteError: a job is no canary, or the offer is not for these.
         """
         context, me = self._context, self._context.identity.peer
+        context.slots.check()
         if not context.settings.lend or not self._paid_by(peer):
             raise LocalError("this node lends its name to those only who have paid it for work")
         try:

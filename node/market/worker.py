@@ -59,6 +59,7 @@ class Worker:
             await channel.send(codec.encode(exc.declined))
             return
         try:
+            self._context.slots.check()
             left_s = (spec.deadline_ms - self._context.now_ms()) / 1000
             with self._taken.hold([each.id for each in specs], spec.deadline_ms), trio.move_on_after(left_s):
                 await self._work(channel, specs, offer)

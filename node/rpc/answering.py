@@ -35,6 +35,9 @@ IDLE_MAX = 64
 JOBS_IN_A_ROW = 16
 """After so many requests a task lets others run."""
 
+STOPPING_RETRY_S = 60.0
+"""When to ask again a node that is stopping: it may have been started again by then."""
+
 Run = Callable[[], Awaitable[None]]
 Job = tuple[int, str, Run]
 """A request's number, its method, and what answers it."""
@@ -62,6 +65,11 @@ def refusal_of(error: Exception) -> Refusal:
     return Refusal("failed", str(error) if isinstance(error, TransportError) else "the handler failed")
 
 
+async def _stopping() -> None:
+    """What answers every request from now on."""
+    raise Busy(STOPPING_RETRY_S, "this node is stopping")
+
+
 class _BadRequest(RemoteError):
     """The request itself does not decode."""
 
@@ -82,7 +90,7 @@ class Answering:
         self._figures = figures
         self._memory = memory
         self._counted = 0
-        self._cut = False
+        self._cut = self._stopping = False
         self._channel = channel
         self._peer = channel.peer
         self._served = served
@@ -121,6 +129,10 @@ class Answering:
         finally:
             self._memory.leave(self._peer, self)
             self._core.lost()
+
+    def take_no_more(self) -> None:
+        """Refuse requests that come from now on, with `Busy`."""
+        self._stopping = True
 
     # ---- `wire.memory.Part`
 
@@ -201,7 +213,7 @@ class Answering:
 
     def _begin(self, number: int, name: str, run: Run) -> None:
         """Run a handler soon, in a task that waits for one, or else in another."""
-        self._jobs.append((number, name, run))
+        self._jobs.append((number, name, _stopping if self._stopping else run))
         self._call()
 
     def _call(self) -> None:

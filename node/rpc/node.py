@@ -72,7 +72,7 @@ class RpcNode:
         self._served: dict[str, Served] = {}
         self._unary: dict[str, bool] = {}
         self._answering: dict[PeerId, tuple[Answering, trio.CancelScope, trio.Event]] = {}
-        self._closed = False
+        self._closed = self._stopping = False
         transport.serve(PROTOCOL, self._serve)
 
     def close(self) -> None:
@@ -80,6 +80,17 @@ class RpcNode:
         self._closed = True
         for _, scope, _ in self._answering.values():
             scope.cancel()
+
+    def take_no_more(self) -> None:
+        """Refuse requests that come from now on, with `Busy`; those under way go on."""
+        self._stopping = True
+        for answering, _, _ in self._answering.values():
+            answering.take_no_more()
+
+    async def flushed(self) -> None:
+        """Wait until the answers that we have are on their way."""
+        while any(not answering.core.idle for answering, _, _ in self._answering.values()):  # noqa: ASYNC110 - at the end
+            await trio.sleep(0.01)
 
     # ---- calling
 
@@ -182,6 +193,8 @@ class RpcNode:
         answering = Answering(
             channel, self._served, self._unary, self._blame, self._on_bug, self._memory, self.answered
         )
+        if self._stopping:
+            answering.take_no_more()
         over = trio.Event()
         with trio.CancelScope() as scope:
             self._answering[peer] = (answering, scope, over)
