@@ -27,6 +27,7 @@ from ledger.service import Ledger, open_ledger
 from node import log
 from node.calibrations import usable
 from node.config import Settings
+from node.doors.mapping import MEANS
 from node.gossip.service import open_gossip
 from node.identity import load_or_create
 from node.jobs import Board
@@ -119,6 +120,7 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
             relays=settings.relays,
             limits=RELAY_LIMITS[settings.relay],
             relay_only_proven=settings.relay == "auto",
+            map_port=tuple(MEANS) if settings.map_port else (),
             blame=faults.blame,
         ) as reach,
         _open_pool(settings) as pool,

@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     bootstrap: list[str] = Field(
         default=[], description="Multiaddrs, ending in /p2p/<peer id>, of peers to join through."
     )
+    map_port: bool = Field(
+        default=True, description="Ask the router to open our TCP port, by PCP, NAT-PMP or UPnP, while we run."
+    )
     relays: list[str] = Field(
         default=[],
         description="Multiaddrs, ending in /p2p/<peer id>, of relays to be reached through; three are used, and others "

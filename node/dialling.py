@@ -27,6 +27,9 @@ from wire.peer import PeerId, short
 DIAL_S = 5.0
 """Seconds for one address: TCP, Noise and Yamux together."""
 
+FROM_LISTENING_S = 2.0
+"""Seconds of those for the dial from our listening port, before one from a fresh port."""
+
 HEAD_START_S = 1.0
 """Seconds for the direct addresses of a peer before its relays are dialled beside them."""
 
@@ -184,8 +187,9 @@ class Dialler:
         at = endpoint(address)
         source = self.source(at) if at is not None else None
         if source is not None:
-            # an earlier connection between the same two ports may linger, and a fresh port has no past
-            with suppress(*LOST):
+            # an earlier connection between the same two ports may linger, here or in a router that then swallows
+            # what we send; a fresh port has no past
+            with suppress(*LOST), trio.move_on_after(FROM_LISTENING_S):
                 await self._swarm.dial_addr(Multiaddr(address), libp2p_id(peer), source=source)
                 self._from_listening = {known for known in self._from_listening if self.is_connected(known)} | {peer}
                 return

@@ -27,6 +27,7 @@ def network_checks(about: dict[str, Any]) -> list[Check]:
     return [
         _peers(about, view),
         _nat(view),
+        *_mapping(view["mapping"]),
         *_addresses(view),
         _relays(view),
         reached(view),
@@ -44,6 +45,14 @@ def _peers(about: dict[str, Any], view: dict[str, Any]) -> Check:
 def _nat(view: dict[str, Any]) -> Check:
     seen = f"; seen as {view['seen']}" if view["seen"] else ""
     return Check("nat", True, f"{view['nat']}: {NATS[view['nat']]}{seen}")
+
+
+def _mapping(told: dict[str, Any] | None) -> Iterator[Check]:
+    """What the router was asked for; whether strangers get in there is said of the address."""
+    if told is not None and told["port"] is not None:
+        yield Check("mapping", True, f"the router says that it opened TCP port {told['port']}, by {told['by']}")
+    elif told is not None:
+        yield Check("mapping", True, f"no router opens a port for this node ({told['why_not']})")
 
 
 def _addresses(view: dict[str, Any]) -> Iterator[Check]:

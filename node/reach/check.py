@@ -121,6 +121,7 @@ class Checker:
         self._observed = Observed()
         self._claims = Claims()
         self._shown: object = None
+        self.mapped_port: Callable[[], int | None] = lambda: None
         self._chosen: list[PeerId] = []
         self.checked = False
         """Whether others were asked at least once."""
@@ -130,7 +131,7 @@ class Checker:
     @property
     def kind(self) -> Kind:
         """The NAT that we are behind."""
-        return self._observed.kind([at.ip for at in self._listening()], trio.current_time())
+        return self._observed.kind([at.ip for at in self.listening()], trio.current_time())
 
     @property
     def seen(self) -> Endpoint | None:
@@ -171,12 +172,13 @@ class Checker:
         due, pause_s = 0.0, RETRY_S
         while True:
             servers = [(server, self._connections(server)) for server in self._servers()]
-            if self._listening() != own:
-                own = self._listening()
+            asked_of = servers, self.mapped_port()
+            if self.listening() != own:
+                own = self.listening()
                 self._observed.forget()
                 known = None
-            if servers != known:
-                known, due, pause_s = servers, 0.0, RETRY_S
+            if asked_of != known:
+                known, due, pause_s = asked_of, 0.0, RETRY_S
             if servers and trio.current_time() >= due:
                 whole = await self._rounds()
                 due = trio.current_time() + (PERIOD_S if whole else pause_s)
@@ -203,7 +205,7 @@ class Checker:
         async with trio.open_nursery() as nursery:
             for server in self._servers():
                 nursery.start_soon(self._ask, server, asked, open_questions)
-        found = candidates(self._listening(), self._observed, trio.current_time())
+        found = candidates(self.listening(), self._observed, trio.current_time(), self.mapped_port())
         self._claims.set_candidates(found)
         return not open_questions
 
@@ -219,7 +221,8 @@ class Checker:
         self._chosen = sorted(direct[:SERVERS_MAX])
         return self._chosen
 
-    def _listening(self) -> list[Endpoint]:
+    def listening(self) -> list[Endpoint]:
+        """What we listen on over TCP, wildcards replaced by the addresses of our interfaces."""
         found = [at for text in self._network.listening() if (at := endpoint(text)) is not None]
         return [at for at in found if scope(at.ip) != "none"]
 
@@ -240,7 +243,7 @@ class Checker:
         ours = self._network.from_listening(server)
         if seen is not None and ours:
             self._observed.hear(server, where.ip, seen, now)
-        here = self._listening()
+        here = self.listening()
         for at, reached in zip(claimed, reply.dialled, strict=True):
             if reached is not None and (ours or (reached and at in here)):
                 self._claims.hear(where.ip, at, reached, now)

@@ -68,11 +68,14 @@ class Claims:
         return reached >= PROOFS_MIN and reached > failed
 
 
-def candidates(listening: Sequence[Endpoint], observed: Observed, now: float) -> list[Endpoint]:
+def candidates(
+    listening: Sequence[Endpoint], observed: Observed, now: float, mapped_port: int | None = None
+) -> list[Endpoint]:
     """Where we may be reached: our own public addresses, where others see our port, and the same port at that address.
 
     Args:
         listening: what we listen on, wildcards replaced by the addresses of our interfaces.
+        mapped_port: the port that the router says it opened; its own word for its address is not taken.
     """
     found = [at for at in listening if scope(at.ip) == "public"]
     mapped = observed.endpoint(now)
@@ -80,5 +83,7 @@ def candidates(listening: Sequence[Endpoint], observed: Observed, now: float) ->
         found.append(mapped)
     ip = observed.ip(now)
     if ip is not None and scope(ip) == "public":
+        if mapped_port is not None:
+            found.append(Endpoint(ip, mapped_port))
         found += [Endpoint(ip, at.port) for at in listening if scope(at.ip) == "private"]
     return list(dict.fromkeys(found))[:CLAIMS_MAX]

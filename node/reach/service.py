@@ -10,13 +10,14 @@ cannot reach, and for which `relays` names too few, finds others through a direc
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 from typing import Any
 
 import trio
 
+from node.doors.mapping import Mapping, open_mapping
 from node.reach.check import Checker, ReachServer
 from node.reach.circuit import Circuits
 from node.reach.discovery import Discovery, offer
@@ -72,6 +73,7 @@ class Reach:
         self.earned_micro: Callable[[], int] = int
         self.paid_micro: Callable[[], int] = int
         """Micro-credits earned by relaying, and paid to relays, since the start: set by who keeps accounts."""
+        self.mapping: Mapping | None = None
         self._began = trio.current_time()
         self._always_relays = not relay_only_proven
         self.puncher = Puncher(self.ways, self.checker.guesses, transport.dialler.source)
@@ -85,6 +87,11 @@ class Reach:
         self.puncher.serve()
         self._changed()
         self._nursery.start_soon(self.checker.run)
+
+    def map_by(self, mapping: Mapping) -> None:
+        """Check the port that a router says it opened, too."""
+        self.mapping = mapping
+        self.checker.mapped_port = lambda: mapping.port
 
     def discover(self, directory: Directory, rng: Random) -> None:
         """Find relays where strangers cannot reach us; be found as one where they can, and we are."""
@@ -115,6 +122,7 @@ class Reach:
             "peers_relayed": sum(not self.ways.direct(peer) for peer in peers),
             "relays_paid_micro": self.paid_micro(),
             "relaying": self._relaying(),
+            "mapping": self.mapping.view() if self.mapping is not None else None,
         }
 
     def _relaying(self) -> dict[str, Any] | None:
@@ -208,6 +216,7 @@ async def open_reach(
     relays: Sequence[str] = (),
     limits: Limits | None = None,
     relay_only_proven: bool = False,
+    map_port: Collection[str] = (),
     blame: Blame,
 ) -> AsyncIterator[Reach]:
     """Being reached, for as long as the scope lasts.
@@ -216,6 +225,7 @@ async def open_reach(
         relays: direct addresses, each ending in the relay's peer id; the first `RELAYS_MAX` are used.
         limits: be a relay for others, within these; None is no relay.
         relay_only_proven: be one only while strangers are known to reach us.
+        map_port: by which means (`node.doors.mapping.MEANS`) to have the router open our port.
         blame: told of peers that send malformed requests.
 
     Raises:
@@ -229,5 +239,8 @@ async def open_reach(
     async with trio.open_nursery() as nursery:
         reach = Reach(transport, nursery, known, limits, relay_only_proven, blame)
         reach.start()
-        yield reach
+        async with AsyncExitStack() as stack:
+            if map_port:
+                reach.map_by(await stack.enter_async_context(open_mapping(reach.checker.listening, means=map_port)))
+            yield reach
         nursery.cancel_scope.cancel()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 import tests.fuzz.decoders
+import tests.fuzz.doors
 import tests.fuzz.judging
 import tests.fuzz.protobufs  # registers its targets
 import tests.fuzz.rpc

@@ -10,6 +10,7 @@ import sys
 
 import trio
 
+from node.doors.mapping import MEANS
 from tests.nat.lab import obstacle, open_lab
 from tests.nat.probes import Probes
 from tests.nat.world import KINDS, host, meet, settle, start_relays
@@ -21,8 +22,8 @@ async def main() -> None:
     with open_lab() as lab:
         try:
             _, relays = await start_relays(lab, probes)
-            rows = {kind: await probes.start(host(lab, kind), relays=relays) for kind in KINDS}
-            columns = {kind: await probes.start(host(lab, kind), relays=relays) for kind in KINDS}
+            rows = {kind: await probes.start(host(lab, kind), relays=relays, map_port=list(MEANS)) for kind in KINDS}
+            columns = {kind: await probes.start(host(lab, kind), relays=relays, map_port=list(MEANS)) for kind in KINDS}
             for peer in (*rows.values(), *columns.values()):
                 await settle(peer)
             print(f"| from \\ to | {' | '.join(KINDS)} |\n|---|{'---|' * len(KINDS)}", flush=True)

@@ -14,7 +14,8 @@ NAT kinds after RFC 4787 (mapping, filtering), as nftables does them:
 - full cone: each port of the router leads to the one host behind it, whoever asks;
 - cone: mapping independent of the endpoint (the source port is kept), filtering by address and port;
 - symmetric: a random new port for each destination, filtering by address and port;
-- firewall: no translation, but nothing comes in that was not asked for.
+- firewall: no translation, but nothing comes in that was not asked for;
+- upnp: a cone with miniupnpd, which opens ports for those inside who ask by UPnP, NAT-PMP or PCP.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
+from pathlib import Path
 
 TOOLS = ("ip", "nft", "unshare", "nsenter", "setpriv")
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -44,13 +47,38 @@ class Nat(Enum):
     CONE = "cone"
     SYMMETRIC = "symmetric"
     FIREWALL = "firewall"
+    UPNP = "upnp"
 
 
 _CLOSED = """
   chain to_it { type filter hook input priority 0; policy drop;
     iifname != "wan" accept; ct state established,related accept; }
   chain through { type filter hook forward priority 0; policy drop;
-    iifname != "wan" accept; ct state established,related accept; }
+    iifname != "wan" accept; ct state established,related accept; ct status dnat accept; }
+"""
+_MAPPED = """
+table inet filter {
+  chain miniupnpd { }
+  chain prerouting_miniupnpd { }
+  chain postrouting_miniupnpd { }
+  chain forward { type filter hook forward priority -10; policy accept; jump miniupnpd; }
+  chain prerouting { type nat hook prerouting priority -101; policy accept; jump prerouting_miniupnpd; }
+  chain postrouting { type nat hook postrouting priority 99; policy accept; jump postrouting_miniupnpd; }
+}
+"""
+CLAIMED = "8.8.4.4"
+"""What the mapping router says its address is: it refuses to work with the documentation range, and lies."""
+_DAEMON = f"""
+ext_ifname=wan
+listening_ip=lan
+ext_ip={CLAIMED}
+enable_upnp=yes
+enable_natpmp=yes
+secure_mode=yes
+notify_interval=60
+uuid=0d7b5b5c-3c3e-4b7e-9a53-3c1a5b0f7b11
+allow 1024-65535 10.0.0.0/8 1024-65535
+deny 0-65535 0.0.0.0/0 0-65535
 """
 _RULES = {
     Nat.FULL: """
@@ -58,6 +86,9 @@ _RULES = {
   chain leaving {{ type nat hook postrouting priority 100; oifname "wan" masquerade; }}
 """,
     Nat.CONE: """
+  chain leaving {{ type nat hook postrouting priority 100; oifname "wan" masquerade; }}
+""",
+    Nat.UPNP: """
   chain leaving {{ type nat hook postrouting priority 100; oifname "wan" masquerade; }}
 """,
     Nat.SYMMETRIC: """
@@ -183,13 +214,15 @@ class Lab:
         rules = _RULES.get(nat, "").format(host=f"{inside}.2")
         closed = "" if nat is Nat.FULL else _CLOSED
         router.run(f"nft -f - <<'END'\ntable ip lab {{ {rules} {closed} }}\nEND")
+        if nat is Nat.UPNP:
+            self._map_ports(router)
         if nat is Nat.FIREWALL:  # its hosts have addresses that the others can route to
             self._wan(f"ip route add {inside}.0/24 via {outside}")
         return router
 
-    def host(self, router: Router) -> Space:
-        """The host behind a router."""
-        address = f"{router.gateway.rpartition('.')[0]}.2"
+    def host(self, router: Router, number: int = 2) -> Space:
+        """A host behind a router; the second has number 3."""
+        address = f"{router.gateway.rpartition('.')[0]}.{number}"
         host = self._space(f"host of {router.name}", [address])
         host.router = router if router.translates else None
         self._cable(router, host)
@@ -198,6 +231,20 @@ class Lab:
     def behind(self, nat: Nat) -> Space:
         """A host behind a router of its own, or a public one."""
         return self.public() if nat is Nat.NONE else self.host(self.router(nat))
+
+    def _map_ports(self, router: Router) -> None:
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        (folder / "conf").write_text(_DAEMON)
+        router.run(f"nft -f - <<'END'\n{_MAPPED}\nEND\nip route add 239.0.0.0/8 dev lan")
+        daemon = ["miniupnpd", "-d", "-f", str(folder / "conf"), "-P", str(folder / "pid")]
+        process = subprocess.Popen(
+            router.command(*daemon),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PATH": PATH},
+        )
+        self._stack.callback(_end, process)
 
     def renumber(self, router: Router) -> None:
         """Give a router another address outside, as a provider does at night: all its translations are void."""

@@ -193,7 +193,13 @@ async def main(config: dict[str, Any]) -> None:
     identity = Identity(config["seed"].encode())
     async with (
         open_transport(identity, listen=config["listen"], blame=_blame) as transport,
-        open_reach(transport, relays=config.get("relays", ()), limits=limits, blame=_blame) as reach,
+        open_reach(
+            transport,
+            relays=config.get("relays", ()),
+            limits=limits,
+            map_port=config.get("map_port", ()),
+            blame=_blame,
+        ) as reach,
         AsyncExitStack() as stack,
     ):
         transport.serve(ECHO, _echo)

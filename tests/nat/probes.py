@@ -100,6 +100,13 @@ class Probes:
         with trio.CancelScope(shield=True):
             await peer.process.wait()
 
+    async def leave(self, peer: Peer) -> None:
+        """End one probe in order."""
+        assert peer.process.stdin is not None
+        await peer.process.stdin.aclose()
+        with trio.fail_after(START_S):
+            await peer.process.wait()
+
     async def stop_all(self) -> None:
         """End all of them."""
         for peer in self._peers:

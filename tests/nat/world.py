@@ -9,7 +9,7 @@ import trio
 from tests.nat.lab import Lab, Nat, Space
 from tests.nat.probes import Peer, ProbeError, Probes
 
-KINDS = ("public", "full", "cone", "symmetric", "double", "firewall")
+KINDS = ("public", "full", "cone", "symmetric", "double", "firewall", "upnp")
 DIRECT_S = 5.0
 """Seconds after its first frame in which a pair should have a direct connection."""
 

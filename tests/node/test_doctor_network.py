@@ -27,6 +27,7 @@ PUBLIC: dict[str, Any] = {
     "relays": [],
     "relays_configured": 0,
     "relays_known": 0,
+    "mapping": None,
     "peers_direct": 4,
     "peers_relayed": 1,
     "relaying": RELAYING,
@@ -95,3 +96,14 @@ def test_a_simulated_node_has_no_network() -> None:
 
 def test_relaying_line_counts_megabytes() -> None:
     assert "1,234.5 MB" in relaying_line({**RELAYING, "bytes_passed": 1_234_500_000})
+
+
+@pytest.mark.parametrize(
+    ("mapping", "said"),
+    [
+        ({"port": 4001, "by": "upnp", "claimed": None, "why_not": None}, "opened TCP port 4001, by upnp"),
+        ({"port": None, "by": None, "claimed": None, "why_not": "upnp: no answer"}, "upnp: no answer"),
+    ],
+)
+def test_what_the_router_says_is_shown(mapping: dict[str, Any], said: str) -> None:
+    assert said in found({**HIDDEN, "mapping": mapping})["mapping"][1]
