@@ -63,6 +63,7 @@ from node.libp2p.gate import Gate
 from node.libp2p.multiselect import NEGOTIATION_BYTES_MAX
 from node.libp2p.muxer import Acceptor, Muxer
 from node.libp2p.noise_session import NoiseSession, upgrade
+from node.libp2p.turns import BRING_UP_S, TakingTurns, Turns, returned
 from node.libp2p.websocket_stream import WebSocketStream, remote_of
 from node.libp2p.websocket_transport import WebSocket
 from wire.errors import Malformed
@@ -120,10 +121,18 @@ class NoiseOnly(StockNoise):
         self._fast = fast
         self._gate = gate
         self._memory = memory
+        self.turns = Turns()
 
     async def secure_inbound(self, conn: IRawConnection) -> ISecureConn:
         self.sockets.add(conn)
-        return await self._session(await super().secure_inbound(conn))
+        waiting = TakingTurns(conn, self.turns)
+        try:
+            session = await super().secure_inbound(waiting)
+        finally:
+            waiting.pause()
+        self.turns.spent(BRING_UP_S)
+        returned(session, conn)
+        return await self._session(session)
 
     async def secure_outbound(self, conn: IRawConnection, peer_id: ID) -> ISecureConn:
         self.sockets.add(conn)

@@ -21,6 +21,7 @@ from multiaddr import Multiaddr
 
 from node.libp2p.muxed_stream import MuxedStream
 from node.libp2p.noise_session import NoiseSession
+from node.libp2p.pace import RESET_S
 from node.libp2p.yamux import YamuxConnection
 from node.libp2p.yamux_frames import NORMAL, PROTOCOL_ERROR, YamuxViolation
 from node.libp2p.yamux_state import STREAMS_IN_MAX, Ended, GoneAway, Opened, Pong, Readable, Stream, Writable
@@ -154,6 +155,8 @@ class Muxer(IMuxedConn):
             case Writable(state):
                 _owner(state).wake_writer()
             case Ended(state):
+                if not state.ours:
+                    self.secured_conn.pace.charge(RESET_S)
                 _owner(state).wake()
             case Opened(state):
                 self._on_opened(MuxedStream(self, state))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from time import thread_time
 from typing import Any, cast
 
 import trio
@@ -21,6 +22,7 @@ from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.security.secure_session import SecureSession
 
 from node.libp2p.noise_frames import NoiseOpener, NoiseSealer, NoiseViolation
+from node.libp2p.pace import Pace
 from node.libp2p.websocket_stream import WebSocketStream
 from wire.memory import Memory
 
@@ -55,6 +57,8 @@ class NoiseSession(SecureSession):
         self._websocket = tcp if isinstance(tcp, WebSocketStream) else None
         self._plain = b""
         self._read_bytes = READ_BYTES_MIN
+        self.pace = Pace(trio.current_time(), READ_BYTES_MAX)
+        self._began_s, self._took = 0.0, 0
         self.acceptor = acceptor
         self.memory = memory
         self.unsent: memoryview | None = None
@@ -77,23 +81,34 @@ class NoiseSession(SecureSession):
             plain, self._plain = self._plain, b""
             return plain
         while True:
-            chunk = await self._receive_sealed()
+            await self._keep_pace()
+            size = min(self._read_bytes, self.pace.piece_bytes)
+            chunk = await self._receive_sealed(size)
             if not chunk:
                 raise ConnectionClosedError("the connection was closed")
             self.bytes_in += len(chunk)
-            if len(chunk) == self._read_bytes:
-                self._read_bytes = min(4 * len(chunk), READ_BYTES_MAX)
+            self._began_s, self._took = thread_time(), len(chunk)
+            if len(chunk) == size:
+                self._read_bytes = min(4 * size, READ_BYTES_MAX)
             elif 16 * len(chunk) < self._read_bytes:
                 self._read_bytes = max(self._read_bytes // 4, READ_BYTES_MIN)
             plain = self._opener.open(chunk)
             if plain:
                 return plain
 
-    async def _receive_sealed(self) -> bytes:
+    async def _keep_pace(self) -> None:
+        """Whoever reads comes back at once, so what passed since the last piece is what it cost."""
+        if self._took:
+            pause_s = self.pace.spent(thread_time() - self._began_s, self._took, trio.current_time())
+            self._took = 0
+            if pause_s > 0:
+                await trio.sleep(pause_s)
+
+    async def _receive_sealed(self, size: int) -> bytes:
         if self._socket is None:
-            return bytes(await self._raw.read(READ_BYTES_MAX))
+            return bytes(await self._raw.read(size))
         try:
-            return bytes(await self._socket.receive_some(self._read_bytes))
+            return bytes(await self._socket.receive_some(size))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise ConnectionClosedError(f"the connection was lost: {exc}") from exc
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import trio
 from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_noise_key_pair
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
@@ -22,16 +23,26 @@ from node.libp2p.yamux_frames import DATA, SYN, WINDOW_UPDATE, FrameParser, Head
 from node.libp2p_host import libp2p_id
 from node.transport_libp2p import Libp2pTransport
 from wire.memory import Memory
+from wire.peer import PeerId
 
 HELLO = encode(HEADER)
 
 
-def port_of(transport: Libp2pTransport) -> int:
+class Victim(Protocol):
+    """Somebody to attack, here or in another process."""
+
+    @property
+    def peer(self) -> PeerId: ...
+
+    def addresses(self) -> list[str]: ...
+
+
+def port_of(transport: Victim) -> int:
     """The TCP port it listens on."""
     return int(cast(Any, Multiaddr(transport.addresses()[0])).value_for_protocol("tcp"))
 
 
-async def tcp(victim: Libp2pTransport) -> trio.SocketStream:
+async def tcp(victim: Victim) -> trio.SocketStream:
     """A connection on which nothing was said yet."""
     return await trio.open_tcp_stream("127.0.0.1", port_of(victim))
 
@@ -82,9 +93,9 @@ class Attacker:
 
 
 @asynccontextmanager
-async def attacker(victim: Libp2pTransport, seed: bytes = b"m" * 32) -> AsyncIterator[Attacker]:
+async def attacker(victim: Victim, seed: bytes = b"m" * 32, pair: KeyPair | None = None) -> AsyncIterator[Attacker]:
     """Connected and authenticated, with Yamux agreed on."""
-    key_pair = create_new_key_pair(seed)
+    key_pair = create_new_key_pair(seed) if pair is None else pair
     socket = await tcp(victim)
     async with socket:
         await lines(socket, HEADER, "/noise")

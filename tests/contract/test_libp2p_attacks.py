@@ -308,6 +308,10 @@ async def test_two_bytes_a_frame_cost_little_more_than_two_bytes(bob: Libp2pTran
         with allocating_at_most(BEFORE):
             await mallory.send(data(1, b"xy") * 50_000)
             await neighbour_is_served(bob)
+            with trio.fail_after(60):
+                while muxers(bob)[0].core.held < 100_000:  # noqa: ASYNC110 - read in small pieces, as it is dear
+                    await trio.sleep(0.01)
+            assert muxers(bob)[0].secured_conn.pace.pauses > 0
         assert 100_000 <= held(bob) < 110_000
 
 
