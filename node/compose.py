@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from random import Random
 
@@ -234,9 +234,6 @@ async def assemble(
         board, batches = _boards(settings, clock_ms, faults, stack)
         records = Records(settings.home / "records.db", on_fault=faults.disk)
         stack.callback(records.close)
-        allowances = _allowances(settings, clock_ms) if settings.light else None
-        if allowances is not None:
-            stack.callback(allowances.close)
         context = Context(
             settings=settings,
             identity=identity,
@@ -261,9 +258,8 @@ async def assemble(
         node.learn_keys()
         await node.recover(seeds)
         node.serve()
-        if allowances is not None:
-            node.light = LightService(node, allowances, nursery, on_fault=faults.disk)
-            transport.serve(LIGHT_PROTOCOL, node.light.serve)
+        if settings.light:
+            await stack.enter_async_context(_open_light(node, faults, clock_ms))
         nursery.start_soon(_join, node)
         nursery.start_soon(node.catch_up_forever)
         if settings.gossip:
@@ -282,15 +278,24 @@ def _boards(
     return board, batches
 
 
-def _allowances(settings: Settings, clock_ms: Callable[[], int]) -> Allowances:
-    """What the settings allow to light peers."""
+@asynccontextmanager
+async def _open_light(node: Node, faults: Faults, clock_ms: Callable[[], int]) -> AsyncIterator[None]:
+    """Serve light peers, within what the settings allow them."""
+    settings = node.context.settings
     limits = Limits(
         jobs_max=settings.light_jobs_max,
         credit_micro=settings.light_credit_micro,
         open_max=min(LIGHT_OPEN_MAX, max(1, settings.jobs_queued_max // 2)),
     )
     listed = [from_text(peer) for peer in settings.light_peers]
-    return Allowances(settings.home / "light.db", limits, listed, clock_ms)
+    with closing(Allowances(settings.home / "light.db", limits, listed, clock_ms)) as allowances:
+        async with trio.open_nursery() as nursery:
+            node.light = LightService(node, allowances, nursery, on_fault=faults.disk)
+            node.context.transport.serve(LIGHT_PROTOCOL, node.light.serve)
+            try:
+                yield
+            finally:
+                nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager

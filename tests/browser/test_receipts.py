@@ -16,6 +16,7 @@ from tests.browser import edwards
 from tests.browser.built import SOURCES, built, told
 from tests.fuzz.mutation import Mutator, take_apart
 from tests.fuzz.samples import signers
+from tests.repo.project import ROOT
 from tests.sdk.receipts import ACCEPTED, ANSWER, BY_NAME, VECTORS
 from tests.wire.test_bls_vectors import VECTORS as BLS_VECTORS
 
@@ -44,6 +45,16 @@ def test_each_vector_gives_the_same_summary_or_fault() -> None:
     said = told("verify-lines", (vector["hex"] for vector in VECTORS))
     assert said == [_here(bytes.fromhex(vector["hex"])) for vector in VECTORS]
     assert [each.get("fault", each.get("verdict")) for each in said] == [vector["expect"] for vector in VECTORS]
+
+
+def test_frames_of_light_peers_are_read_as_the_vectors_say() -> None:
+    vectors = json.loads((ROOT / "tests/vectors/light-v1.json").read_text())["vectors"]
+    assert told("light-lines", (f"{v['from']} {v['hex']}" for v in vectors)) == [v["expect"] for v in vectors]
+
+
+def test_streams_are_cut_into_frames_as_the_vectors_say() -> None:
+    vectors = json.loads((ROOT / "tests/vectors/transport-frames-v1.json").read_text())
+    assert told("frame-lines", (v["stream"] for v in vectors)) == [v["expect"] for v in vectors]
 
 
 def test_a_receipt_is_bound_to_its_answer() -> None:

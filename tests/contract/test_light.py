@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from node import intake
-from node.jobs import Board, Job
+from node.jobs import Board
 from node.light import service as light_service
 from node.light.allowances import DAY_MS, Allowances, Limits
 from node.light.messages import (
@@ -35,42 +33,16 @@ from node.light.messages import (
 )
 from node.light.service import STREAMS_MAX, LightService
 from tests.contract.conftest import Pair
+from tests.contract.light_market import Market
 from wire import codec
 from wire.codec import Wire
 from wire.errors import ChannelClosed, LocalError, StorageError
-from workloads.catalog import built_in
-from workloads.executor import ModelInfo
 
 LIMITS = Limits(jobs_max=2, credit_micro=10_000, open_max=3)
 ASK = b"a" * 16
 SECRET = b"s" * 32
 BODY = {"kind": "text.generate", "model": "bytes-gpt", "input": {"prompt": "x"}, "seed": 1}
 FAR_MS = 1000 * DAY_MS
-
-
-@dataclass
-class Market:
-    """Stands for the node: real jobs on a real board, which a test finishes as it likes."""
-
-    board: Board
-    bodies: list[Any] = field(default_factory=list)
-
-    def known_models(self) -> list[ModelInfo]:
-        return list(built_in().capabilities().models)
-
-    async def submit(self, body: Any) -> Job:
-        request = intake.parse(body, self.known_models(), random_seed=1)
-        self.bodies.append(body)
-        job = self.board.add(secrets.token_hex(16), request)
-        self.board.started(job, trio.CancelScope())
-        return job
-
-    def finish(self, job: Job, **fields: Any) -> None:
-        self.board.update(job, "settled", **{"output": b"answer", "receipt": b"receipt", "cost_micro": 700, **fields})
-
-    @property
-    def jobs(self) -> list[Job]:
-        return self.board.all()
 
 
 @dataclass
