@@ -49,8 +49,10 @@ from node.records import Records
 from node.relay_accounts import RelayBooks, RelayPayer
 from node.relay_directory import RelayDirectory
 from node.rpc.node import open_rpc
-from node.transport_libp2p import open_transport
+from node.transport_libp2p import Libp2pTransport, open_transport
 from node.trust import Trust
+from node.webrtc.helper import installed
+from node.webrtc.service import open_webrtc
 from wire.errors import LocalError, Malformed, RemoteError, StorageError
 from wire.memory import Memory
 from wire.peer import PeerId, from_text, short
@@ -123,6 +125,7 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
             map_port=tuple(MEANS) if settings.map_port else (),
             blame=faults.blame,
         ) as reach,
+        _open_webrtc(settings, transport, reach),
         _open_pool(settings) as pool,
         assemble(
             settings,
@@ -174,6 +177,21 @@ async def _open_relaying(node: Node, reach: Reach) -> AsyncIterator[None]:
             nursery.start_soon(payer.run)
         yield
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _open_webrtc(settings: Settings, transport: Libp2pTransport, reach: Reach) -> AsyncIterator[None]:
+    """WebRTC beside TCP, where it is wanted and there."""
+    if not settings.webrtc or not installed():
+        yield
+        return
+    servers = [(host, int(port)) for host, _, port in (text.rpartition(":") for text in settings.stun_servers)]
+    async with open_webrtc(transport, servers=servers, deny_subnets=settings.deny_subnets) as rtc:
+        reach.over_udp = rtc.upgrade
+        try:
+            yield
+        finally:
+            reach.over_udp = None
 
 
 class Faults:

@@ -22,6 +22,8 @@ from wire.peer import from_text
 TCP = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/[^/]+/tcp/[0-9]{1,5}(/ws|/wss|/tls(/sni/[^/]+)?/ws)?(/p2p/[^/]+)?")
 """What the transport can use. Read loosely: the transport itself decides on the parts."""
 
+HOST_PORT = re.compile(r"[A-Za-z0-9.-]{1,253}:[0-9]{1,5}")
+
 
 class Settings(BaseSettings):
     """Everything an operator can choose. Units stand last in each name; amounts are micro-credits."""
@@ -68,6 +70,14 @@ class Settings(BaseSettings):
     )
     drain_s: float = Field(
         default=10.0, ge=0, description="Seconds that a node which is told to stop has to finish what is under way."
+    )
+    webrtc: bool = Field(
+        default=True,
+        description="Speak WebRTC, where the extra `webrtc` is installed: for browsers, and for punching through UDP.",
+    )
+    stun_servers: list[str] = Field(
+        default=[],
+        description="Servers, as <host>:<port>, that tell how our UDP is seen; without any, our relays are asked.",
     )
     api_port: int = Field(default=0, ge=0, le=65535, description="Port of the local API on 127.0.0.1; 0 takes any.")
     serve: bool = Field(default=True, description="Run jobs for others and sit on juries (worker and juror roles).")
@@ -147,6 +157,14 @@ class Settings(BaseSettings):
             if TCP.fullmatch(address) is None:
                 raise ValueError(f"{address!r} is not a TCP multiaddr such as /ip4/192.0.2.7/tcp/4001")
         return addresses
+
+    @field_validator("stun_servers", mode="after")
+    @classmethod
+    def _hosts_and_ports(cls, servers: list[str]) -> list[str]:
+        for server in servers:
+            if HOST_PORT.fullmatch(server) is None:
+                raise ValueError(f"{server!r} is not <host>:<port>")
+        return servers
 
     @field_validator("deny_subnets", mode="after")
     @classmethod

@@ -122,6 +122,10 @@ class Libp2pTransport:
         """Where we listen; a wildcard stands for the addresses of this machine's interfaces."""
         return [str(address) for listened in self._host.get_addrs() for address in dialed_at(listened)]
 
+    def bound(self) -> list[Endpoint]:
+        """The endpoints we listen on, wildcards as they are."""
+        return [at for listened in self._host.get_addrs() if (at := endpoint(str(listened))) is not None]
+
     def advertise(self, addresses: Sequence[str], *, hide: Sequence[Endpoint] = ()) -> None:
         """Where else we are reached, before what we listen on; and where we listen in vain."""
         before = self.addresses()

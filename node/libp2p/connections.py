@@ -1,4 +1,7 @@
-"""Which connection with a peer is used: one of our own muxer that stands, a direct one before one through a relay."""
+"""Which connection with a peer is used: one of our own muxer that stands, a direct one before one through a relay.
+
+A WebRTC connection as it is, without one of Noise and Yamux over it, comes between: its streams have no windows.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,13 @@ class Muxers:
         self._known = {each: known for each, known in self._known.items() if known.lost is None}
         muxers = [cast(Any, connection).muxed_conn for connection in self._swarm.get_connections(libp2p_id(peer))]
         standing = [one for one in muxers if isinstance(one, Muxer) and not one.event_shutting_down.is_set()]
-        for one in standing:
-            if one.get_connection_type() is ConnectionType.DIRECT:
-                self._known[peer] = one
-                return one
-        return standing[0] if standing else None
+        best = min(standing, key=_rank, default=None)
+        if best is not None and not _rank(best):
+            self._known[peer] = best
+        return best
+
+
+def _rank(muxer: Muxer) -> int:
+    if muxer.get_connection_type() is not ConnectionType.DIRECT:
+        return 2
+    return int(not muxer.secured_conn.has_windows)

@@ -9,7 +9,7 @@ It takes the place of py-libp2p's Yamux and of its streams, and has what that li
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import trio
 from libp2p.abc import IMuxedConn
@@ -20,12 +20,12 @@ from libp2p.stream_muxer.exceptions import MuxedConnUnavailable
 from multiaddr import Multiaddr
 
 from node.libp2p.muxed_stream import MuxedStream
-from node.libp2p.noise_session import NoiseSession
-from node.libp2p.pace import RESET_S
+from node.libp2p.pace import RESET_S, Pace
 from node.libp2p.yamux import YamuxConnection
 from node.libp2p.yamux_frames import NORMAL, PROTOCOL_ERROR, YamuxViolation
 from node.libp2p.yamux_state import STREAMS_IN_MAX, Ended, GoneAway, Opened, Pong, Readable, Stream, Writable
 from wire.errors import Malformed
+from wire.memory import Memory
 from wire.peer import from_text
 
 TICK_S = 5.0
@@ -45,6 +45,40 @@ Acceptor = Callable[[MuxedStream], bool]
 """Takes a stream that the other side opened; false leaves it to py-libp2p."""
 
 
+class Session(Protocol):
+    """What carries the muxer's bytes: a `NoiseSession`, or what keeps the same promises."""
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether a stream that nobody reads at the far end makes its writer here wait."""
+        ...
+
+    @property
+    def is_initiator(self) -> bool: ...
+    @property
+    def acceptor(self) -> Any: ...
+    @property
+    def memory(self) -> Memory: ...
+    @property
+    def unsent(self) -> memoryview | None: ...
+    @property
+    def pace(self) -> Pace: ...
+    @property
+    def held(self) -> int: ...
+    @property
+    def bytes_in(self) -> int: ...
+    @property
+    def bytes_out(self) -> int: ...
+    def cut(self) -> None: ...
+    async def receive(self) -> bytes: ...
+    def send_now(self, plain: bytes) -> bool: ...
+    async def drain(self) -> None: ...
+    async def close(self) -> None: ...
+    def get_transport_addresses(self) -> list[Multiaddr]: ...
+    def get_connection_type(self) -> ConnectionType: ...
+    def get_remote_address(self) -> tuple[str, int] | None: ...
+
+
 def _owner(state: Stream) -> MuxedStream:
     assert isinstance(state.owner, MuxedStream), "each stream is wrapped before anything else happens to it"
     return state.owner
@@ -55,7 +89,7 @@ class Muxer(IMuxedConn):
 
     def __init__(
         self,
-        secured_conn: NoiseSession,
+        secured_conn: Session,
         peer_id: ID,
         is_initiator: bool | None = None,
         on_close: Callable[[], Awaitable[Any]] | None = None,

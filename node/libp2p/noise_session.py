@@ -38,6 +38,8 @@ WRITEV_MAX = 512
 class NoiseSession(SecureSession):
     """See the module; made by `upgrade`."""
 
+    has_windows = True
+
     def __init__(self, inner: SecureSession, acceptor: Any, memory: Memory) -> None:
         super().__init__(
             local_peer=inner.local_peer,

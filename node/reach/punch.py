@@ -66,7 +66,7 @@ class Puncher:
             except (*FAILED, TransportError, Malformed):
                 await trio.sleep(ROUND_S)
             if any(conn not in before for conn in self._ways.direct(peer)):
-                await self._retire(peer, before)
+                await self.retire(peer, before)
                 return True
         return False
 
@@ -112,7 +112,7 @@ class Puncher:
                 return
             others.cancel()
 
-    async def _retire(self, peer: PeerId, stale: Sequence[object]) -> None:
+    async def retire(self, peer: PeerId, stale: Sequence[object]) -> None:
         """Close the relayed connections once no stream uses them, for as long as the new direct one stands."""
         while any(conn not in stale for conn in self._ways.direct(peer)) and (relayed := self._ways.relayed(peer)):
             for conn in relayed:

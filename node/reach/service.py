@@ -10,7 +10,7 @@ cannot reach, and for which `relays` names too few, finds others through a direc
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 from typing import Any
@@ -27,6 +27,7 @@ from node.reach.ports import Directory
 from node.reach.punch import Puncher
 from node.reach.quota import Limits
 from node.reach.relay import Relay, relay_address
+from node.reach.stun_server import StunServer
 from node.reach.ways import Ways
 from node.tasks import start_if_open
 from node.transport_libp2p import Libp2pTransport
@@ -69,6 +70,9 @@ class Reach:
         self.checker = Checker(transport, transport, self.ways.seen, self._connections, self._changed)
         self.circuits = Circuits(self.ways, self._connect, self._changed, self._arrived)
         self.relay = Relay(self.ways, limits, self._direct_addresses) if limits is not None else None
+        self.over_udp: Callable[[PeerId], Awaitable[bool]] | None = None
+        """Tries a connection over UDP with a peer, where TCP could not be punched through."""
+        self.stun = StunServer()
         self.discovery: Discovery | None = None
         self.earned_micro: Callable[[], int] = int
         self.paid_micro: Callable[[], int] = int
@@ -87,6 +91,8 @@ class Reach:
         self.puncher.serve()
         self._changed()
         self._nursery.start_soon(self.checker.run)
+        if self.relay is not None:
+            self._nursery.start_soon(self.stun.serve, self._transport.bound())
 
     def map_by(self, mapping: Mapping) -> None:
         """Check the port that a router says it opened, too."""
@@ -119,6 +125,7 @@ class Reach:
             "relays_configured": len(self._relays),
             "relays_known": self.discovery.known if self.discovery is not None else 0,
             "peers_direct": sum(bool(self.ways.direct(peer)) for peer in peers),
+            "peers_over_udp": sum(bool(self.ways.over_udp(peer)) for peer in peers),
             "peers_relayed": sum(not self.ways.direct(peer) for peer in peers),
             "relays_paid_micro": self.paid_micro(),
             "relaying": self._relaying(),
@@ -198,8 +205,12 @@ class Reach:
             self._upgrading.add(peer)
 
     async def _upgrade(self, peer: PeerId) -> None:
+        before = self.ways.direct(peer)
         try:
-            await self.puncher.upgrade(peer)
+            if await self.puncher.upgrade(peer) or self.over_udp is None:
+                return
+            if await self.over_udp(peer):
+                await self.puncher.retire(peer, before)
         finally:
             self._upgrading.discard(peer)
 

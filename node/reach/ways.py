@@ -27,7 +27,7 @@ from multiaddr import Multiaddr
 from node.channel_libp2p import LOST
 from node.libp2p.muxer import Muxer
 from node.libp2p_host import GOODBYE_S, give_up, libp2p_id, peer_id
-from node.reach.addresses import Circuit, Endpoint, endpoint
+from node.reach.addresses import CIRCUIT, Circuit, Endpoint, Scope, endpoint, scope
 from node.reach.circuit_messages import MESSAGE_BYTES_MAX
 from node.reach.protobuf import Delimited
 from wire.errors import ChannelClosed, Malformed, Unreachable
@@ -44,9 +44,9 @@ FAILED = (*LOST, StreamFailure, trio.TooSlowError)
 class ByteStream(ReadWriteCloser):
     """A stream of the library: messages first, then whatever the two ends send."""
 
-    def __init__(self, stream: INetStream) -> None:
+    def __init__(self, stream: INetStream, bytes_max: int = MESSAGE_BYTES_MAX) -> None:
         self._stream = stream
-        self._messages = Delimited(MESSAGE_BYTES_MAX)
+        self._messages = Delimited(bytes_max)
         self._early = b""
         self._ended = False
         self.tally: Callable[[int], None] | None = None
@@ -54,15 +54,15 @@ class ByteStream(ReadWriteCloser):
         self.peer = peer_id(stream.muxed_conn.peer_id)
         self.closed = trio.Event()
 
-    async def message(self) -> bytes:
+    async def message(self, within_s: float = ANSWER_S) -> bytes:
         """The next message, without its length.
 
         Raises:
             ChannelClosed: the stream ended first.
             Malformed: a longer one than allowed.
-            trio.TooSlowError: none came within `ANSWER_S`.
+            trio.TooSlowError: none came within so many seconds.
         """
-        with trio.fail_after(ANSWER_S):
+        with trio.fail_after(within_s):
             while (found := self._messages.next()) is None:
                 more = await self._read()
                 if not more:
@@ -155,6 +155,10 @@ class Ways:
         """Direct connections that stand."""
         return [conn for conn in self._standing(peer) if not _is_relayed(conn)]
 
+    def over_udp(self, peer: PeerId) -> list[INetConn]:
+        """Those of the direct ones that are WebRTC."""
+        return [conn for conn in self.direct(peer) if any("/udp/" in str(at) for at in conn.get_transport_addresses())]
+
     def relayed(self, peer: PeerId) -> list[INetConn]:
         """Relayed connections that stand."""
         return [conn for conn in self._standing(peer) if _is_relayed(conn)]
@@ -228,9 +232,50 @@ class Ways:
             await muxed.close()
             raise Unreachable(f"{through.text()}: the relay announced another peer")
 
+    async def add(self, muxer: Muxer, *, dialled: bool) -> None:
+        """Take in a connection that was not made by dialling: it runs as long as it stands.
+
+        Raises:
+            Unreachable: there are too many.
+        """
+        try:
+            await self._swarm.add_conn(muxer, "outbound" if dialled else "inbound")
+        except FAILED as exc:
+            raise Unreachable(f"{short(muxer.peer)}: {exc}") from exc
+
+    async def adopt_over(self, stream: ByteStream, peer: PeerId, *, dialled: bool) -> None:
+        """Make a direct connection with `peer` out of a stream of another one: handshake and muxer, end to end.
+
+        Raises:
+            Unreachable: the handshake failed, or proved another peer.
+        """
+        addresses = list(stream.muxed_conn.get_transport_addresses())
+        raw = RawConnection(stream.raw(), dialled, ConnectionType.DIRECT, addresses)
+        try:
+            if dialled:
+                await self._swarm.upgrade_outbound_raw_conn(raw, libp2p_id(peer))
+                return
+            muxed = await self._swarm.upgrade_inbound_raw_conn(raw, addresses[0] if addresses else Multiaddr("/webrtc"))
+        except FAILED as exc:
+            await stream.reset()
+            raise Unreachable(f"{short(peer)}: {exc}") from exc
+        if muxed.peer_id != libp2p_id(peer):
+            await muxed.close()
+            raise Unreachable(f"{short(peer)} is another peer")
+
+    def path(self, stream: ByteStream) -> tuple[Scope, Endpoint | None]:
+        """How far the path of a stream reaches, which its nearest address decides; the relay on it, if any."""
+        for address in stream.muxed_conn.get_transport_addresses():
+            text = str(address)
+            parts = text.split("/")
+            if len(parts) > 2 and parts[1] in ("ip4", "ip6"):
+                near, found, _ = text.partition(CIRCUIT)
+                return scope(parts[2]), endpoint(near) if found else None
+        return "none", None
+
     # ---- streams
 
-    async def open(self, peer: PeerId, protocol: str) -> ByteStream:
+    async def open(self, peer: PeerId, protocol: str, *, bytes_max: int = MESSAGE_BYTES_MAX) -> ByteStream:
         """A stream over a connection that stands; nobody is dialled.
 
         Raises:
@@ -240,15 +285,17 @@ class Ways:
             raise Unreachable(f"no connection with {short(peer)}")
         try:
             with trio.fail_after(ANSWER_S):
-                return ByteStream(await self._host.new_stream(libp2p_id(peer), [TProtocol(protocol)]))
+                return ByteStream(await self._host.new_stream(libp2p_id(peer), [TProtocol(protocol)]), bytes_max)
         except FAILED as exc:
             raise Unreachable(f"{short(peer)} does not serve {protocol}: {exc}") from exc
 
-    def serve(self, protocol: str, handler: Callable[[ByteStream], Awaitable[None]]) -> None:
+    def serve(
+        self, protocol: str, handler: Callable[[ByteStream], Awaitable[None]], *, bytes_max: int = MESSAGE_BYTES_MAX
+    ) -> None:
         """Answer streams; one whose peer breaks the protocol, or leaves, is reset."""
 
         async def accept(stream: INetStream) -> None:
-            opened = ByteStream(stream)
+            opened = ByteStream(stream, bytes_max)
             try:
                 await handler(opened)
             except (*FAILED, Malformed, ChannelClosed, Unreachable):

@@ -2,7 +2,9 @@
 
 `libp2p` (our own fast path) and `stock` (py-libp2p's session and muxer) run on loopback under the real clock, `sim`
 under a virtual clock that jumps; in `mixed` a dialler on the fast path meets a stock listener; in `relay` neither
-of two nodes can be dialled, and all goes through a circuit. `websocket` is the fast path inside of a WebSocket.
+of two nodes can be dialled, and all goes through a circuit. `websocket` is the fast path inside of a WebSocket;
+over `webrtc` the two have a WebRTC connection and none of TCP (for the seam itself and cancellation: each test
+starts a process).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from node.reach.quota import Limits
 from node.reach.service import open_reach
 from node.transport_libp2p import Libp2pTransport, open_transport
 from sim.world import world
+from tests.contract.webrtc import over_webrtc
 from wire.errors import RemoteError
 from wire.peer import PeerId
 from wire.transport import Transport
@@ -48,7 +51,18 @@ class Pair:
     between: list[PeerId] = field(default_factory=list)
 
 
-@pytest.fixture(params=["sim", "libp2p", "stock", "mixed", "relay", "websocket"])
+FILLINGS = ("sim", "libp2p", "stock", "mixed", "relay", "websocket")
+OVER_WEBRTC = ("test_transport_contract", "test_cancellation_contract")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each contract test on each filling."""
+    if "filling" in metafunc.fixturenames:
+        module = metafunc.module.__name__.rpartition(".")[2]
+        metafunc.parametrize("filling", [*FILLINGS, *(["webrtc"] if module in OVER_WEBRTC else [])], indirect=True)
+
+
+@pytest.fixture
 def filling(request: pytest.FixtureRequest) -> str:
     """Which filling of the seam a test runs on."""
     return str(request.param)
@@ -80,13 +94,16 @@ async def pair(filling: str) -> AsyncIterator[Pair]:
             yield joined
         return
     listen = ["/ip4/127.0.0.1/tcp/0/ws"] if filling == "websocket" else ["/ip4/127.0.0.1/tcp/0"]
-    bob_fast = filling in ("libp2p", "websocket")
+    bob_fast = filling not in ("stock", "mixed")
     async with (
         open_transport(b"a" * 32, listen=[], blame=blamed.append, fast_path=filling != "stock") as alice,
         open_transport(b"b" * 32, listen=listen, blame=blamed.append, on_bug=bugs.append, fast_path=bob_fast) as bob,
     ):
         alice.learn(bob.peer, bob.addresses())
-        yield Pair(alice, bob, blamed, bugs)
+        async with AsyncExitStack() as stack:
+            if filling == "webrtc":
+                await stack.enter_async_context(over_webrtc(alice, bob))
+            yield Pair(alice, bob, blamed, bugs)
 
 
 @asynccontextmanager

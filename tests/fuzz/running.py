@@ -15,6 +15,7 @@ import tests.fuzz.judging
 import tests.fuzz.protobufs  # registers its targets
 import tests.fuzz.rpc
 import tests.fuzz.streams
+import tests.fuzz.webrtc
 from tests.fuzz.targets import TARGETS, Target, remembering
 
 CHUNK = 5_000

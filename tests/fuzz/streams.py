@@ -78,7 +78,7 @@ def stream_target(
     return register
 
 
-def _pieces(raw: bytes) -> list[bytes]:
+def pieces(raw: bytes) -> list[bytes]:
     """Cut in three, at places that follow from the bytes."""
     one, two = sorted((sum(raw) % (len(raw) + 1), len(raw) // 2))
     return [raw[:one], raw[one:two], raw[two:]]
@@ -92,7 +92,7 @@ def _noise() -> Conversations:
 @stream_target("noise messages", _noise)
 def _read_noise(raw: bytes) -> None:
     opener = NoiseOpener(KEY)
-    for piece in _pieces(raw):
+    for piece in pieces(raw):
         opener.open(piece)
         assert opener.held < 2 + 65535
 
@@ -121,7 +121,7 @@ def _read_yamux(raw: bytes) -> None:
     connection = YamuxConnection(initiator=False, now=0.0)
     ours = connection.open()
     connection.write(ours, memoryview(b"question"))
-    for piece in _pieces(raw):
+    for piece in pieces(raw):
         connection.receive(piece, 0.0)
         for stream in list(connection.streams.values())[::2]:
             connection.use(stream, sum(map(len, connection.take(stream))))
@@ -147,7 +147,7 @@ def _websocket() -> Conversations:
 def _serve_websocket(raw: bytes) -> None:
     server, found = WebSocketBytes(client=False), 0
     request, end, frames = raw.partition(b"\r\n\r\n")
-    for piece in (*_pieces(request + end), *_pieces(frames)):
+    for piece in (*pieces(request + end), *pieces(frames)):
         payload, asked = server.feed(piece)
         found += sum(map(len, payload))
         if asked:
@@ -161,7 +161,7 @@ def _dial_websocket(raw: bytes) -> None:
     client = WebSocketBytes(client=True)
     with NONCE:
         client.ask("127.0.0.1:4002")
-    for piece in _pieces(raw):
+    for piece in pieces(raw):
         client.feed(piece)
 
 
@@ -181,7 +181,7 @@ def _lines(*said: str) -> list[bytes]:
 )
 def _answer(raw: bytes) -> None:
     responder = Responder(SERVED, SERVED)
-    for piece in _pieces(raw):
+    for piece in pieces(raw):
         assert len(responder.feed(piece)) < 20 * NEGOTIATION_BYTES_MAX
 
 
@@ -190,7 +190,7 @@ def _answer(raw: bytes) -> None:
 )
 def _propose(raw: bytes) -> None:
     proposer = Proposer(SERVED[0])
-    for piece in _pieces(raw):
+    for piece in pieces(raw):
         if proposer.feed(piece) is not None:
             return
 
@@ -203,7 +203,7 @@ def _propose(raw: bytes) -> None:
 def _frames(raw: bytes) -> None:
     """Both readers find the same."""
     reader, assembler = FrameReader(), FrameAssembler()
-    for piece in _pieces(raw):
+    for piece in pieces(raw):
         reader.feed(piece)
         assembler.feed(piece)
         while True:
@@ -230,7 +230,7 @@ def _relay(raw: bytes) -> None:
     """Each reader takes a message or refuses it; what it takes it reads back."""
     for kind in (Hop, Stop, HolePunch):
         reader = Delimited(MESSAGE_BYTES_MAX)
-        for piece in _pieces(raw):
+        for piece in pieces(raw):
             reader.feed(piece)
             while (body := reader.next()) is not None:
                 try:

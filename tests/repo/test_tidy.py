@@ -48,6 +48,7 @@ SUPERVISORS = {
     "sim/__main__.py": "prints the seed and trace of whatever failed",
     "sim/world.py": "keeps a simulated node's failure with its world, and raises it there",
     "ledger/store.py": "rolls back, and raises again",
+    "node/webrtc/connection.py": "ends one connection, and tells the node why",
 }
 """The only places that may catch everything, and why. A place that no longer does must leave the list."""
 
