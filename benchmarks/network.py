@@ -3,7 +3,7 @@
 Two processes on loopback, the same programs on our own session and muxer and on py-libp2p's (both with our limits),
 in turns in one run; every line compares the two. Lattica, whose calls are RPCs, is measured beside them
 (`benchmarks.peers_lattica`) where it installs. Figures are medians over rounds; `rpc` figures are calls per second
-with 64 under way on one channel (`framed`), or 56 on a stream each (`streams`).
+with 64 under way on one channel (`framed`), or 44 on a stream each (`streams`).
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from benchmarks.peers import PeerMissing
 from benchmarks.peers_lattica import lattica_figures
 from node.transport_libp2p import Libp2pTransport, open_transport
 from wire.errors import ChannelClosed, RemoteError
+from wire.limits import CHANNELS_PER_PEER_MAX
 from wire.peer import PeerId, from_text, to_text
 from wire.transport import Channel
 
 ECHO, SINK = "/quorate/bench/echo/1", "/quorate/bench/sink/1"
 IN_FLIGHT = 64
-STREAMS_IN_FLIGHT = 56
+STREAMS_IN_FLIGHT = CHANNELS_PER_PEER_MAX
 FRAME = bytes(1 << 20)
 Quantities = dict[str, float]
 

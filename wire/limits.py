@@ -36,9 +36,9 @@ JURY_MAX = 21
 JURIES_MAX = 256
 """Juries that one offer may name."""
 
-CHANNELS_PER_PEER_MAX = 56
+CHANNELS_PER_PEER_MAX = 44
 """Channels that one peer may have open to another at once; more are reset. With the 256 KiB that each may send at
-once, they come to 14 MiB."""
+once and the 3 MiB by which windows grow, they come to 14 MiB."""
 
 ADDRESSES_PER_PEER_MAX = 8
 """Addresses remembered for one peer."""

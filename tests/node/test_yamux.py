@@ -45,7 +45,7 @@ from node.libp2p.yamux_state import (
     Writable,
 )
 from tests.node.cutting import cuts
-from wire.limits import CHANNELS_PER_PEER_MAX
+from wire.limits import CHANNELS_PER_PEER_MAX, FRAME_BYTES_MAX
 
 
 def data(stream: int, payload: bytes, flags: int = 0) -> bytes:
@@ -417,4 +417,23 @@ def test_garbage_ends_the_same_whatever_the_cuts(raw: bytes, sizes: list[int]) -
 def test_the_bounds_fit_each_other() -> None:
     negotiating = STREAMS_IN_ALL_MAX * NEGOTIATION_BYTES_MAX
     assert HELD_BYTES_MAX + 2 * yamux_state.QUEUE_BYTES_MAX + CONTROL_BYTES_MAX + negotiating <= 16 << 20
-    assert CHANNELS_PER_PEER_MAX * (INITIAL_WINDOW_BYTES + 1000) < HELD_BYTES_MAX, "honest channels are never shed"
+
+
+@pytest.mark.parametrize("taking", [False, True], ids=["nothing", "what came"])
+def test_a_peer_that_fills_every_channel_loses_none_while_nobody_reads(taking: bool) -> None:
+    """However far the windows grew: they are all that it may send."""
+    alice, bob = YamuxConnection(initiator=True, now=0.0), YamuxConnection(initiator=False, now=0.0)
+    streams = [alice.open() for _ in range(CHANNELS_PER_PEER_MAX)]
+    moved = True
+    while moved:
+        moved = sum(alice.write(stream, memoryview(bytes(FRAME_BYTES_MAX))) for stream in streams) > 0
+        while alice.has_output:
+            bob.receive(b"".join(alice.batch()[0]), 0.0)
+        for stream in bob.streams.values() if taking else ():
+            bob.take(stream)
+        while bob.has_output:
+            alice.receive(b"".join(bob.batch()[0]), 0.0)
+            moved = True
+    assert bob.figures.streams_shed == 0
+    assert len(bob.streams) == CHANNELS_PER_PEER_MAX
+    assert all(stream.held >= INITIAL_WINDOW_BYTES for stream in bob.streams.values())
