@@ -120,7 +120,12 @@ class RelayBooks:
 
     async def collect(self) -> None:
         """Settle what was acknowledged and not told, as while this node was off."""
-        for entry in await self._ledger.unsettled_relayed():
+        try:
+            open_ones = await self._ledger.unsettled_relayed()
+        except LocalError as exc:
+            _log.error("relaying_not_read", reason=str(exc))
+            return
+        for entry in open_ones:
             guest, body = entry.header.author, entry.body
             assert isinstance(body, Relayed), "the ledger lists acknowledgements"
             try:

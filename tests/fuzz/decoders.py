@@ -8,9 +8,10 @@ from typing import Any, cast
 
 from crdt.op import parse
 from dht import messages as dht_messages
+from dht import relay
 from dht.provider import RULES
 from dht.record import DOMAIN as DHT_DOMAIN
-from dht.record import Equivocation, validate
+from dht.record import Equivocation, Record, validate
 from ledger.certificates import decode_certificates
 from ledger.entry import InvalidEntry, Receipt, check_entry, decode_entry
 from ledger.fork import ForkProof
@@ -175,6 +176,20 @@ def _operation(raw: bytes) -> None:
 @target("DHT record", lambda: vectors("dht-record-v1.json")[:3])
 def _record(raw: bytes) -> None:
     validate(decoded(Envelope, raw), RULES, START_MS)
+
+
+def _relay_ads() -> list[bytes]:
+    name = to_text(PEOPLE[0].peer)
+    several = [f"/ip4/203.0.113.{number}/tcp/4001/p2p/{name}" for number in range(8)]
+    return [codec.encode(relay.RelayAd(several[:count], load)) for count, load in ((1, 0.0), (2, 0.5), (8, 1.0))]
+
+
+@target("relay ad", _relay_ads)
+def _relay_ad(raw: bytes) -> None:
+    record = Record(relay.NAMESPACE, relay.KEY, 1, START_MS, START_MS + 1000, raw)
+    ad = relay.parse(record, PEOPLE[0].peer)
+    assert all(address.endswith(to_text(PEOPLE[0].peer)) for address in ad.addresses)
+    assert 0 <= ad.load <= 1
 
 
 def _equivocations() -> list[bytes]:
