@@ -1,6 +1,7 @@
 """Making connections: which address of a peer is tried when, and by what means.
 
-Direct addresses are dialled one after the other, what worked last first; circuits through relays beside them after
+Direct addresses are dialled one after the other, what worked last first, and those of the other version of IP beside
+them after `STAGGER_S`; circuits through relays beside them after
 `HEAD_START_S`, or at once when all direct ones have failed. Each kind of address has a way to be dialled (`ways`); a
 kind without one is skipped. What became of every address goes into the book, so that the next dial is wiser.
 """
@@ -29,6 +30,9 @@ DIAL_S = 5.0
 
 FROM_LISTENING_S = 2.0
 """Seconds of those for the dial from our listening port, before one from a fresh port."""
+
+STAGGER_S = 0.25
+"""Seconds for the addresses of one version of IP before those of the other are dialled beside them."""
 
 HEAD_START_S = 1.0
 """Seconds for the direct addresses of a peer before its relays are dialled beside them."""
@@ -137,6 +141,31 @@ class Dialler:
             raise Unreachable(f"{short(peer)}: {'; '.join(reasons) or 'no address known'}")
 
     async def _dial_directly(self, peer: PeerId, addresses: Sequence[str], reasons: list[str]) -> bool:
+        """In two lanes, one for each version of IP, the second a moment later; in a lane one after the other.
+
+        Source: RFC 8305, section 5, which also puts the versions side by side.
+        """
+        lanes: dict[bool, list[str]] = {}
+        for address in addresses:
+            lanes.setdefault(address.startswith(("/ip6/", "/dns6/")), []).append(address)
+        connected = False
+
+        async def run(lane: list[str], over: trio.Event) -> None:
+            nonlocal connected
+            if await self._dial_in_turn(peer, lane, reasons):
+                connected = True
+                nursery.cancel_scope.cancel()
+            over.set()
+
+        async with trio.open_nursery() as nursery:
+            for lane in lanes.values():
+                over = trio.Event()
+                nursery.start_soon(run, lane, over)
+                with trio.move_on_after(STAGGER_S):
+                    await over.wait()
+        return connected
+
+    async def _dial_in_turn(self, peer: PeerId, addresses: Sequence[str], reasons: list[str]) -> bool:
         for address in addresses:
             way = self.ways.get(kind_of(address))
             if way is None:

@@ -30,6 +30,7 @@ import libp2p.network.connection.swarm_connection as swarm_connection
 import libp2p.protocol_muxer.multiselect_communicator as multiselect_communicator
 import libp2p.stream_muxer.muxer_multistream as muxer_multistream
 import libp2p.stream_muxer.yamux.yamux as yamux
+import libp2p.transport.tcp.tcp as tcp
 import trio
 from libp2p import new_swarm
 from libp2p.abc import IMuxedConn, IRawConnection, ISecureConn
@@ -55,7 +56,6 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as StockNoise
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
-from libp2p.transport.tcp.tcp import TCP
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 
@@ -206,11 +206,33 @@ async def _read_negotiation(reader: Reader) -> bytes:
     return message[:-1]
 
 
+class TcpStream(TrioTCPStream):
+    """A TCP stream that knows its other end over IPv6 too (the stock one has only two parts for an address)."""
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        if self._cached_remote_address is None:
+            self._cached_remote_address = remote_of(self.stream)
+        return self._cached_remote_address
+
+
+def set_socket_options(sock: trio.socket.SocketType) -> None:
+    """Let dials leave from the listening port; and keep the two versions of IP apart, so that each has its own sockets.
+
+    Without that `/ip6/::` would take IPv4 as well, under addresses that are neither (RFC 3493, section 5.3).
+    """
+    sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
+    sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEPORT, 1)
+    if sock.family == trio.socket.AF_INET6:
+        sock.setsockopt(trio.socket.IPPROTO_IPV6, trio.socket.IPV6_V6ONLY, 1)
+
+
 def harden() -> None:
     """Install the process-wide hooks; doing it again changes nothing."""
     cast(Any, multiselect_communicator).read_delim = _read_negotiation
     cast(Any, muxer_multistream).Yamux = _muxer  # the stock code ignores muxer_opt for Yamux
     yamux.MAX_WINDOW_SIZE = WINDOW_BYTES_MAX
+    cast(Any, tcp).TrioTCPStream = TcpStream
+    cast(Any, tcp)._set_reuse_flags = set_socket_options
     log = logging.getLogger("libp2p")
     if not log.handlers:
         log.addHandler(logging.NullHandler())
@@ -283,7 +305,7 @@ def build_host(
         key_pair=key_pair,
         sec_opt={NOISE: noise},
         muxer_opt={TProtocol(YAMUX): BoundedYamux},
-        transports=[TCP(), WebSocket(gate.denies_address)],
+        transports=[tcp.TCP(), WebSocket(gate.denies_address)],
         connection_config=ConnectionConfig(
             max_connections=CONNECTIONS_MAX,
             min_connections=0,

@@ -35,9 +35,14 @@ class Endpoint:
     ip: str
     port: int
 
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return 6 if ":" in self.ip else 4
+
     def text(self) -> str:
         """As a multiaddr, without the peer."""
-        return f"/ip{ipaddress.ip_address(self.ip).version}/{self.ip}/tcp/{self.port}"
+        return f"/ip{self.version}/{self.ip}/tcp/{self.port}"
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,14 @@ class ReachServer:
         return ReachReply(seen.text(), dialled)
 
 
+class Family:
+    """What is known of our addresses in one version of IP; one says nothing of the other."""
+
+    def __init__(self) -> None:
+        self.observed = Observed()
+        self.claims = Claims()
+
+
 class Checker:
     """Keeps what is known about our own addresses.
 
@@ -118,8 +126,7 @@ class Checker:
         self._where = where
         self._connections = connections
         self._changed = changed
-        self._observed = Observed()
-        self._claims = Claims()
+        self._families = {4: Family(), 6: Family()}
         self._shown: object = None
         self.mapped_port: Callable[[], int | None] = lambda: None
         self._chosen: list[PeerId] = []
@@ -131,25 +138,30 @@ class Checker:
     @property
     def kind(self) -> Kind:
         """The NAT that we are behind."""
-        return self._observed.kind([at.ip for at in self.listening()], trio.current_time())
+        own, now = [at.ip for at in self.listening()], trio.current_time()
+        kinds = [family.observed.kind(own, now) for family in self._families.values()]
+        return next((kind for kind in kinds if kind is not Kind.UNKNOWN), Kind.UNKNOWN)
 
     @property
     def seen(self) -> Endpoint | None:
         """Where most servers see our listening port."""
-        return self._observed.endpoint(trio.current_time())
+        now = trio.current_time()
+        found = (family.observed.endpoint(now) for family in self._families.values())
+        return next((at for at in found if at is not None), None)
 
     def proven(self) -> list[Endpoint]:
         """Addresses at which strangers reach us."""
-        return self._claims.proven(trio.current_time())
+        return [at for family in self._families.values() for at in family.claims.proven(trio.current_time())]
 
     def disproved(self) -> list[Endpoint]:
         """Addresses at which they do not."""
-        return self._claims.disproved(trio.current_time())
+        return [at for family in self._families.values() for at in family.claims.disproved(trio.current_time())]
 
     def claims(self) -> list[tuple[Endpoint, int, int]]:
         """Each address that we may be reached at: how many servers reached it, how many did not."""
         now = trio.current_time()
-        return [(at, *self._claims.voices(at, now)) for at in self._claims.candidates()]
+        families = self._families.values()
+        return [(at, *family.claims.voices(at, now)) for family in families for at in family.claims.candidates()]
 
     @property
     def hopeful(self) -> bool:
@@ -158,10 +170,16 @@ class Checker:
 
     async def guesses(self) -> Sequence[Endpoint]:
         """Where somebody might reach us, the likeliest first; asks if nobody has said anything yet."""
-        if not self._observed.guesses(trio.current_time()):
+        if not self._guessed():
             await self._round()
+        return list(dict.fromkeys([*self.proven(), *self._guessed(), *self._candidates()]))
+
+    def _guessed(self) -> list[Endpoint]:
         now = trio.current_time()
-        return list(dict.fromkeys([*self.proven(), *self._observed.guesses(now), *self._claims.candidates()]))
+        return [at for family in self._families.values() for at in family.observed.guesses(now)]
+
+    def _candidates(self) -> list[Endpoint]:
+        return [at for family in self._families.values() for at in family.claims.candidates()]
 
     # ---- asking
 
@@ -175,7 +193,8 @@ class Checker:
             asked_of = servers, self.mapped_port()
             if self.listening() != own:
                 own = self.listening()
-                self._observed.forget()
+                for family in self._families.values():
+                    family.observed.forget()
                 known = None
             if asked_of != known:
                 known, due, pause_s = asked_of, 0.0, RETRY_S
@@ -189,9 +208,9 @@ class Checker:
         """Ask until the answers ask for nothing new; whether every server had something to say to everything."""
         whole = False
         for _ in range(ROUNDS_MAX):
-            asked = self._claims.candidates()
+            asked = self._candidates()
             whole = await self._round()
-            if self._claims.candidates() == asked:
+            if self._candidates() == asked:
                 break
         self.checked = True
         if (shown := (self.kind, self.proven(), self.disproved())) != self._shown:
@@ -200,13 +219,15 @@ class Checker:
         return whole
 
     async def _round(self) -> bool:
-        asked = self._claims.candidates()
+        asked = self._candidates()
         open_questions: list[PeerId] = []
         async with trio.open_nursery() as nursery:
             for server in self._servers():
                 nursery.start_soon(self._ask, server, asked, open_questions)
-        found = candidates(self.listening(), self._observed, trio.current_time(), self.mapped_port())
-        self._claims.set_candidates(found)
+        for version, family in self._families.items():
+            here = [at for at in self.listening() if at.version == version]
+            mapped = self.mapped_port() if version == 4 else None
+            family.claims.set_candidates(candidates(here, family.observed, trio.current_time(), mapped))
         return not open_questions
 
     def _servers(self) -> list[PeerId]:
@@ -226,11 +247,13 @@ class Checker:
         found = [at for text in self._network.listening() if (at := endpoint(text)) is not None]
         return [at for at in found if scope(at.ip) != "none"]
 
-    async def _ask(self, server: PeerId, claimed: Sequence[Endpoint], open_questions: list[PeerId]) -> None:
-        ask = ReachAsk([at.text() for at in claimed])
+    async def _ask(self, server: PeerId, all_claimed: Sequence[Endpoint], open_questions: list[PeerId]) -> None:
         where = self._where(server)
         if where is None:
             return
+        family = self._families[where.version]  # it dials only the address that it sees us at
+        claimed = [at for at in all_claimed if at.version == where.version]
+        ask = ReachAsk([at.text() for at in claimed])
         open_questions.append(server)
         try:
             with trio.fail_after(ASK_S):
@@ -242,10 +265,10 @@ class Checker:
         seen = endpoint(reply.seen)
         ours = self._network.from_listening(server)
         if seen is not None and ours:
-            self._observed.hear(server, where.ip, seen, now)
+            family.observed.hear(server, where.ip, seen, now)
         here = self.listening()
         for at, reached in zip(claimed, reply.dialled, strict=True):
             if reached is not None and (ours or (reached and at in here)):
-                self._claims.hear(where.ip, at, reached, now)
+                family.claims.hear(where.ip, at, reached, now)
         if None not in reply.dialled:
             open_questions.remove(server)

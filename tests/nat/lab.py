@@ -37,6 +37,7 @@ ENDS_WITH_ITS_INPUT = "exec cat > /dev/null"
 COMMAND_S = 20
 CORE = "203.0.113.254"
 """The router of the wide area network."""
+CORE6 = "2001:db8::fffe"
 
 
 class Nat(Enum):
@@ -55,6 +56,12 @@ _CLOSED = """
     iifname != "wan" accept; ct state established,related accept; }
   chain through { type filter hook forward priority 0; policy drop;
     iifname != "wan" accept; ct state established,related accept; ct status dnat accept; }
+"""
+_CLOSED6 = """
+  chain to_it { type filter hook input priority 0; policy drop;
+    meta l4proto ipv6-icmp accept; iifname != "wan" accept; ct state established,related accept; }
+  chain through { type filter hook forward priority 0; policy drop;
+    iifname != "wan" accept; ct state established,related accept; }
 """
 _MAPPED = """
 table inet filter {
@@ -180,7 +187,8 @@ class Lab:
         # the stage itself is the router of the wide area network, for networks behind routers that do not translate
         self._wan(
             f"ip link set lo up; ip link add wan type bridge; ip link set wan up; ip addr add {CORE}/24 dev wan;"
-            "echo 1 > /proc/sys/net/ipv4/ip_forward"
+            "echo 1 > /proc/sys/net/ipv4/ip_forward;"
+            f"ip addr add {CORE6}/64 dev wan nodad; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"
         )
 
     def enter(self) -> list[str]:
@@ -252,6 +260,55 @@ class Lab:
         new = f"203.0.113.{self._count}"
         router.run(f"ip link set wan down; ip addr flush dev wan; {_wan_address(new)}")
         router.addresses[0] = new
+
+    # ---- IPv6
+
+    def public6(self, *, dual: bool = False) -> Space:
+        """A host with an IPv6 address of its own; `dual` gives it one of IPv4, too."""
+        if dual:
+            host = self.public()
+        else:
+            self._count += 1
+            host = self._space(f"public{self._count}", [])
+            self._join(host)
+        self._number6(host, f"2001:db8::{self._count:x}")
+        return host
+
+    def behind6(self, *, dual: bool = False) -> Space:
+        """A host behind a router that lets out and not in, untranslated; `dual` puts it behind a cone of IPv4, too."""
+        if dual:
+            router = self.router(Nat.CONE)
+            host = self.host(router)
+        else:
+            self._count += 1
+            space = self._space(f"router{self._count}", [])
+            router = Router(self, space.name, space.pid, [])
+            self._join(router)
+            host = self._space(f"host of {router.name}", [])
+            router.run("ip link add lan type bridge; ip link set lan up")
+            self._join(host, router)
+        inside, outside = f"2001:db8:{self._count:x}", f"2001:db8::{self._count:x}"
+        self._number6(router, outside)
+        router.run(
+            f"ip addr add {inside}::1/64 dev lan nodad; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding;"
+            f"nft -f - <<'END'\ntable ip6 lab {{ {_CLOSED6} }}\nEND"
+        )
+        self._wan(f"ip route add {inside}::/64 via {outside}")
+        self._number6(host, f"{inside}::2", via=f"{inside}::1")
+        return host
+
+    def _join(self, space: Space, router: Router | None = None) -> None:
+        """Connect a namespace, without any address, with the wide area network or the inside of a router."""
+        port, far = f"port{space.pid}", "wan" if router is None else "lan"
+        self._wan(f"ip link add {port} type veth peer name wan netns {space.pid}")
+        if router is not None:
+            self._wan(f"ip link set {port} netns {router.pid}")
+        place = self._wan if router is None else router.run
+        place(f"ip link set {port} master {far}; ip link set {port} up")
+
+    def _number6(self, space: Space, address: str, via: str = CORE6) -> None:
+        space.run(f"ip link set wan up; ip addr add {address}/64 dev wan nodad; ip route add default via {via} dev wan")
+        space.addresses.append(address)
 
     # ---- inside
 
