@@ -28,6 +28,7 @@ from node import log
 from node.calibrations import usable
 from node.config import Settings
 from node.doors.mapping import MEANS
+from node.doors.mdns import open_mdns
 from node.gossip.service import open_gossip
 from node.identity import load_or_create
 from node.jobs import Board
@@ -49,6 +50,7 @@ from node.records import Records
 from node.relay_accounts import RelayBooks, RelayPayer
 from node.relay_directory import RelayDirectory
 from node.rpc.node import open_rpc
+from node.tasks import start_if_open
 from node.transport_libp2p import Libp2pTransport, open_transport
 from node.trust import Trust
 from node.webrtc.helper import installed
@@ -62,6 +64,9 @@ from wire.transport import Transport
 from workloads.catalog import built_in
 from workloads.executor import ModelInfo
 from workloads.service import Pool, open_pool
+
+MEETINGS_MAX = 4
+"""Peers on the local network that are met at a time."""
 
 REMEMBERED_MAX = 8
 """Peers reached in an earlier run through which a node joins again."""
@@ -141,8 +146,29 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
         open_api(node, settings.home, settings.api_port),
     ):
         node.reach_view = reach.view
-        async with _open_relaying(node, reach):
+        async with _open_relaying(node, reach), _open_neighbours(node, transport):
             yield node
+
+
+@asynccontextmanager
+async def _open_neighbours(node: Node, transport: Libp2pTransport) -> AsyncIterator[None]:
+    """Peers on the same local network are asked into the DHT, a few at a time."""
+    meeting = trio.CapacityLimiter(MEETINGS_MAX)
+
+    async def found(peer: PeerId, addresses: list[str]) -> None:
+        transport.learn(peer, addresses)
+        if meeting.available_tokens > 0 and peer not in transport.connected():
+            start_if_open(nursery, meet, peer)
+
+    async def meet(peer: PeerId) -> None:
+        async with meeting:
+            await node.dht.meet(peer)
+
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        if node.context.settings.mdns:
+            await stack.enter_async_context(open_mdns(transport.peer, transport.listening, found))
+        yield
+        nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager

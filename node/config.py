@@ -48,6 +48,10 @@ class Settings(BaseSettings):
     map_port: bool = Field(
         default=True, description="Ask the router to open our TCP port, by PCP, NAT-PMP or UPnP, while we run."
     )
+    mdns: bool = Field(
+        default=True,
+        description="Find peers on private IPv4 networks that we listen on by multicast DNS, and be found.",
+    )
     relays: list[str] = Field(
         default=[],
         description="Multiaddrs, ending in /p2p/<peer id>, of relays to be reached through; three are used, and others "

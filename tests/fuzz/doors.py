@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import struct
 
-from node.doors import pcp, routes, upnp
+from node.doors import dns, pcp, routes, upnp
+from node.doors.mdns import SERVICE, told
 from tests.fuzz.streams import Conversations, stream_target
 from wire.errors import Malformed
+from wire.identity import Identity
+from wire.limits import ADDRESSES_PER_PEER_MAX
+from wire.peer import to_text
 
+ME, PEER = Identity(b"m" * 32).peer, to_text(Identity(b"o" * 32).peer).encode()
 NONCE = bytes(range(12))
 MAPPED = struct.pack(">BBBBII12x", 2, 0x81, 0, 0, 3600, 7) + pcp.PCP_MAP.pack(NONCE, 6, 4001, 4002, bytes(16))
 IGD = "urn:schemas-upnp-org:device:InternetGatewayDevice:1"
@@ -63,3 +68,20 @@ def _read_soap(raw: bytes) -> None:
 def _read_routes(raw: bytes) -> None:
     if routes.gateway(raw.decode("latin-1")) is None:
         raise Malformed("no gateway")
+
+
+@stream_target(
+    "mDNS answer",
+    lambda: Conversations(
+        _cut(dns.answer(SERVICE, f"abc.{SERVICE}", [b"dnsaddr=/ip4/10.0.0.3/tcp/4001/p2p/" + PEER], 120)),
+        _cut(dns.query(SERVICE)),
+    ),
+)
+def _read_mdns(raw: bytes) -> None:
+    for peer, addresses in told(raw, "10.0.0.3", ME).items():
+        assert peer != ME
+        assert 0 < len(addresses) <= ADDRESSES_PER_PEER_MAX
+
+
+def _cut(raw: bytes) -> list[bytes]:
+    return [raw[at : at + 12] for at in range(0, len(raw), 12)]

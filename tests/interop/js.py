@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -70,12 +70,25 @@ class Script:
         self._said += [json.loads(line) for line in lines]
 
 
+def _here(*argv: str) -> list[str]:
+    return list(argv)
+
+
 @asynccontextmanager
-async def running(script: str, *args: str) -> AsyncIterator[Script]:
-    """A script of this folder, until the scope ends."""
+async def running(script: str, *args: str, within: Callable[..., list[str]] = _here) -> AsyncIterator[Script]:
+    """A script of this folder, until the scope ends.
+
+    Args:
+        within: makes a command run elsewhere, such as in a namespace.
+    """
     folder = installed()
+    node = shutil.which("node")
+    assert node is not None, "it is installed"
     process = await trio.lowlevel.open_process(
-        ["node", "--no-warnings", script, *args], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        within(node, "--no-warnings", str(folder / script), *args),
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     try:
         yield Script(process)

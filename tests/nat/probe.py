@@ -17,6 +17,7 @@ import trio
 
 from dht.service import Dht, open_dht
 from node import log
+from node.doors.mdns import open_mdns
 from node.node import now_ms
 from node.reach.quota import Limits
 from node.reach.service import Reach, open_reach
@@ -24,10 +25,14 @@ from node.relay_directory import RelayDirectory
 from node.transport_libp2p import Libp2pTransport, open_transport
 from wire.errors import RemoteError, TransportError
 from wire.identity import Identity
-from wire.peer import from_text, to_text
+from wire.peer import PeerId, from_text, to_text
 from wire.transport import Channel
 
 ECHO = "/quorate/lab/echo/1"
+
+
+NEIGHBOURS: dict[str, list[str]] = {}
+"""Peers that were found by multicast DNS."""
 
 
 async def _echo(channel: Channel) -> None:
@@ -66,6 +71,11 @@ class Probe:
     async def drop(self, peer: str) -> None:
         """Close the connections with a peer."""
         await self._reach.ways.drop(from_text(peer))
+
+    async def until_neighbours(self, count: int, seconds_max: float) -> dict[str, list[str]]:
+        """Wait until so many peers were found by multicast DNS; which."""
+        await self._wait(seconds_max, lambda: len(NEIGHBOURS) >= count)
+        return NEIGHBOURS
 
     async def view(self) -> dict[str, Any]:
         """What is known of how we are reached."""
@@ -203,6 +213,13 @@ async def main(config: dict[str, Any]) -> None:
         AsyncExitStack() as stack,
     ):
         transport.serve(ECHO, _echo)
+        if config.get("mdns"):
+
+            async def found(peer: PeerId, addresses: list[str]) -> None:
+                transport.learn(peer, addresses)
+                NEIGHBOURS[to_text(peer)] = addresses
+
+            await stack.enter_async_context(open_mdns(transport.peer, transport.listening, found))
         dht = None
         if "bootstrap" in config:
             dht = await stack.enter_async_context(_joined(identity, transport, reach, config["bootstrap"]))
