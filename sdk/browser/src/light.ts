@@ -104,7 +104,10 @@ export class LightPeer {
   }
 
   private async ask(connection: Connection, request: Request): Promise<Stream> {
-    const stream = await connection.newStream(PROTOCOL, { signal: AbortSignal.timeout(HELLO_MS) });
+    const stream = await connection.newStream(PROTOCOL, {
+      signal: AbortSignal.timeout(HELLO_MS),
+      runOnLimitedConnection: true, // one through a relay
+    });
     await sendFrame(stream, encodeRequest(request));
     return stream;
   }

@@ -71,8 +71,13 @@ async function join(door: Door): Promise<void> {
   if (light === undefined || light.door.address !== door.address || door.invitation !== null) {
     await light?.peer.stop();
     const peer = await openPeer(await loadIdentity());
-    peer.addEventListener("connection:close", () => status("lost", "connection lost"));
-    peer.addEventListener("connection:open", ({ detail }) => connected(detail));
+    const ours = ({ remotePeer }: Connection): boolean => remotePeer.toString() === door.node; // others are its relays
+    peer.addEventListener("connection:close", () => {
+      if (!peer.getConnections().some(ours)) status("lost", "connection lost");
+    });
+    peer.addEventListener("connection:open", ({ detail }) => {
+      if (ours(detail)) connected(detail);
+    });
     light = new LightPeer(peer, door);
   }
   const met = await light.hello();

@@ -1,13 +1,23 @@
-/** This page as a libp2p peer: it dials one node, by WebSocket, and serves nothing. */
+/**
+ * This page as a libp2p peer: it dials one node and serves nothing.
+ *
+ * By WebSocket; a node behind a router through its relay's WebSocket, and over that by WebRTC straight to the node
+ * (docs/spec/webrtc.md). Where WebRTC does not come through, the relay carries everything, sealed.
+ */
 
 import { noise, pureJsCrypto } from "@chainsafe/libp2p-noise";
 import { yamux } from "@chainsafe/libp2p-yamux";
 import type { Connection, Libp2p, PrivateKey } from "@libp2p/interface";
+import { circuitRelayTransport } from "@libp2p/circuit-relay-v2";
+import { identify } from "@libp2p/identify";
+import { webRTC } from "@libp2p/webrtc";
 import { webSockets } from "@libp2p/websockets";
+import { peerIdFromString } from "@libp2p/peer-id";
 import { multiaddr } from "@multiformats/multiaddr";
 import { createLibp2p } from "libp2p";
 
 const DIAL_MS = 15_000;
+const CIRCUIT = "/p2p-circuit/";
 
 /** Where a node is, and what lets us in: `<multiaddr>/p2p/<peer id>~<invitation>`, the second part only the first time. */
 export interface Door {
@@ -37,23 +47,37 @@ export function doorOf(pasted: string): Door {
 export async function openPeer(privateKey: PrivateKey): Promise<Libp2p> {
   return await createLibp2p({
     privateKey,
-    transports: [webSockets()],
+    transports: [webSockets(), circuitRelayTransport(), webRTC({ rtcConfiguration: { iceServers: [] } })],
     connectionEncrypters: [noise({ crypto: pureJsCrypto })],
     streamMuxers: [yamux()],
     // the user names the node: it may well be on this machine or in this house
     connectionGater: { denyDialMultiaddr: () => false },
+    services: { identify: identify({ runOnConnectionOpen: false }) },
     connectionManager: { maxIncomingPendingConnections: 0, maxConnections: 4 },
   });
 }
 
 /** A connection with the node, made anew if there is none. */
 export async function connect(peer: Libp2p, door: Door): Promise<Connection> {
-  return await peer.dial(multiaddr(door.address), { signal: AbortSignal.timeout(DIAL_MS) });
+  const standing = peer.getConnections(peerIdFromString(door.node)).filter(({ status }) => status === "open");
+  const direct = standing.find(({ limits }) => limits === undefined) ?? standing[0];
+  if (direct !== undefined) return direct;
+  const ways = door.address.includes(CIRCUIT) ? [door.address.replace(CIRCUIT, `${CIRCUIT}webrtc/`), door.address] : [door.address];
+  let last: unknown;
+  for (const way of ways) {
+    try {
+      return await peer.dial(multiaddr(way), { signal: AbortSignal.timeout(DIAL_MS) });
+    } catch (error) {
+      last = error;
+    }
+  }
+  throw last;
 }
 
 /** How a connection runs, in words. */
 export function pathOf(connection: Connection): string {
   const address = connection.remoteAddr.toString();
+  if (address.includes("/webrtc")) return "WebRTC";
   const kind = /\/(wss|tls\/ws|tls\/sni\/[^/]+\/ws)/.test(address) ? "WebSocket with TLS" : "WebSocket";
-  return `${kind}${address.includes("/p2p-circuit") ? " through a relay" : ""}`;
+  return `${kind}${address.includes(CIRCUIT) ? " through a relay" : ""}`;
 }
