@@ -69,6 +69,8 @@ class Connections:
 
         async def add_conn(*args: Any, **options: Any) -> Any:
             connection = await stock_add(*args, **options)
+            if connection.is_closed:  # it ended while the library took it in
+                stock_remove(connection)
             self._open(connection)
             return connection
 

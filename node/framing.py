@@ -5,8 +5,6 @@ Sans-IO. A length past `FRAME_BYTES_MAX` is refused when its header arrives, bef
 
 from __future__ import annotations
 
-from collections import deque
-
 from wire.errors import FrameTooLarge
 from wire.limits import FRAME_BYTES_MAX
 
@@ -59,7 +57,7 @@ class FrameAssembler:
     """The same as `FrameReader` for pieces that stay where they are: a frame of many pieces is joined once."""
 
     def __init__(self) -> None:
-        self._pieces: deque[bytes | bytearray] = deque()
+        self._pieces: list[bytes | bytearray] = []
         self._at = 0
         self._size: int | None = None
         self.have = 0
@@ -98,13 +96,15 @@ class FrameAssembler:
     def _pull(self, size: int) -> bytes:
         self.have -= size
         parts: list[bytes] = []
+        done = 0
         while size:
-            piece = self._pieces[0]
+            piece = self._pieces[done]
             part = piece[self._at : self._at + size]
             size -= len(part)
             self._at += len(part)
             if self._at == len(piece):
-                self._pieces.popleft()
+                done += 1
                 self._at = 0
             parts.append(bytes(part))
+        del self._pieces[:done]
         return parts[0] if len(parts) == 1 else b"".join(parts)

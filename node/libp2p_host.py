@@ -13,6 +13,7 @@ Hooks into py-libp2p 0.8.1, all of them in this file:
   (16 MiB per stream otherwise) and a buffer that enforces it;
 - the automatic identify, identify push and the auto-connector are off: peers are found and dialled by us, never
   because a stranger told the library of an address;
+- where our own muxer hands streams over, the library keeps no task that waits for them;
 - who connects passes our gate, and leaves its place when the connection ends (stock: a place is kept for the life of
   the node, so that after as many connections as there are places nobody gets in);
 - `swarm_connection` logs below `libp2p` (stock: through the root logger, which configures the whole process).
@@ -63,6 +64,7 @@ from node.libp2p.gate import Gate
 from node.libp2p.multiselect import NEGOTIATION_BYTES_MAX
 from node.libp2p.muxer import Acceptor, Muxer
 from node.libp2p.noise_session import NoiseSession, upgrade
+from node.libp2p.ticker import Ticker
 from node.libp2p.turns import BRING_UP_S, TakingTurns, Turns, returned
 from node.libp2p.websocket_stream import WebSocketStream, remote_of
 from node.libp2p.websocket_transport import WebSocket
@@ -115,6 +117,9 @@ class NoiseOnly(StockNoise):
     acceptor: Acceptor | None = None
     """Takes the streams that others open on the fast path; without it py-libp2p does."""
 
+    ticker: Ticker | None = None
+    """Looks at the clock for all connections; without it each does so itself."""
+
     def __init__(self, key_pair: KeyPair, *, fast: bool, gate: Gate, memory: Memory) -> None:
         super().__init__(key_pair, noise_privkey=create_new_noise_key_pair().private_key)
         self.sockets: weakref.WeakSet[IRawConnection] = weakref.WeakSet()
@@ -148,7 +153,12 @@ class NoiseOnly(StockNoise):
             self._gate.refusals["denied_peer"] += 1
             await session.close()
             raise HandshakeFailure("the peer is denied")
-        return upgrade(session, self.acceptor, self._memory) if self._fast else session
+        if not self._fast:
+            return session
+        session = upgrade(session, self.acceptor, self._memory)
+        if isinstance(session, NoiseSession):
+            session.ticker = self.ticker
+        return session
 
 
 async def _ed25519_only(session: ISecureConn) -> ISecureConn:
@@ -226,9 +236,22 @@ def set_socket_options(sock: trio.socket.SocketType) -> None:
         sock.setsockopt(trio.socket.IPPROTO_IPV6, trio.socket.IPV6_V6ONLY, 1)
 
 
+_accept_on = swarm_connection.SwarmConn._handle_new_streams
+
+
+async def _accept_or_leave(self: swarm_connection.SwarmConn) -> None:
+    """No task that waits for streams where our own muxer hands them over."""
+    muxer = self.muxed_conn
+    if isinstance(muxer, Muxer) and muxer.hand_to(cast(Any, self._handle_muxed_stream)):
+        self.event_started.set()
+    else:
+        await _accept_on(self)
+
+
 def harden() -> None:
     """Install the process-wide hooks; doing it again changes nothing."""
     cast(Any, multiselect_communicator).read_delim = _read_negotiation
+    cast(Any, swarm_connection.SwarmConn)._handle_new_streams = _accept_or_leave
     cast(Any, muxer_multistream).Yamux = _muxer  # the stock code ignores muxer_opt for Yamux
     yamux.MAX_WINDOW_SIZE = WINDOW_BYTES_MAX
     cast(Any, tcp).TrioTCPStream = TcpStream

@@ -37,6 +37,7 @@ from node.libp2p.connections import Muxers
 from node.libp2p.gate import Gate
 from node.libp2p.muxed_stream import MuxedStream
 from node.libp2p.negotiating import agree, open_stream
+from node.libp2p.ticker import Ticker
 from node.libp2p_host import GOODBYE_S, HANDSHAKE_S, NoiseOnly, build_host, give_up, libp2p_id, peer_id
 from node.reach.addresses import Endpoint, Scope, endpoint, scope, worth_telling
 from wire.admission import Admission
@@ -280,12 +281,20 @@ class Libp2pTransport:
 
     async def _serve_muxed(self, peer: PeerId, stream: MuxedStream) -> None:
         try:
+            ours = await self._serve_ours(peer, stream)
+        finally:
+            self._admission.done(peer, stream)
+        if not ours:
+            await stream.conn.hand_over(stream)
+
+    async def _serve_ours(self, peer: PeerId, stream: MuxedStream) -> bool:
+        """Agree on a protocol, and run its handler; false if it is py-libp2p's."""
+        try:
             protocol = await agree(stream, cast(Any, self._host.multiselect.handlers))
             handler = self._handlers.get(protocol)
             if handler is None:
                 stream.negotiated = protocol
-                stream.conn.leave(stream)
-                return
+                return False
             channel = MuxedChannel(peer, stream)
             self.channels[protocol] += 1
             self.serving[protocol] += 1
@@ -296,8 +305,7 @@ class Libp2pTransport:
                 await channel.aclose()
         except (Malformed, *LOST, trio.TooSlowError) as exc:
             stream.abort(f"negotiation: {exc}")
-        finally:
-            self._admission.done(peer, stream)
+        return True
 
     async def _accept(self, stream: INetStream) -> None:
         """Negotiate a stream; whatever a peer sends here, an error may end this stream only, never the host."""
@@ -398,7 +406,8 @@ async def open_transport(
         book = AddressBook() if book is None else book
         transport = Libp2pTransport(host, swarm, nursery, book, gate, blame=blame, on_bug=on_bug)
         transport.same_machine, transport.memory = same_machine, memory
-        noise.acceptor = transport.accept_stream
+        noise.acceptor, noise.ticker = transport.accept_stream, Ticker()
+        nursery.start_soon(noise.ticker.run)
         try:
             for address in listen:
                 if not await swarm.listen(Multiaddr(address)):

@@ -21,15 +21,13 @@ from multiaddr import Multiaddr
 
 from node.libp2p.muxed_stream import MuxedStream
 from node.libp2p.pace import RESET_S, Pace
+from node.libp2p.ticker import TICK_S, Ticker
 from node.libp2p.yamux import YamuxConnection
 from node.libp2p.yamux_frames import NORMAL, PROTOCOL_ERROR, YamuxViolation
 from node.libp2p.yamux_state import STREAMS_IN_MAX, Ended, GoneAway, Opened, Pong, Readable, Stream, Writable
 from wire.errors import Malformed
 from wire.memory import Memory
 from wire.peer import from_text
-
-TICK_S = 5.0
-"""How often a connection looks at the clock."""
 
 RTT_PERIOD_S = 60.0
 """How often the round trip is measured, the first time at the first tick."""
@@ -43,6 +41,9 @@ LOST = (BaseLibp2pError, trio.BrokenResourceError, trio.ClosedResourceError, tri
 
 Acceptor = Callable[[MuxedStream], bool]
 """Takes a stream that the other side opened; false leaves it to py-libp2p."""
+
+TakeStream = Callable[[MuxedStream], Awaitable[None]]
+"""What py-libp2p does with a stream that the other side opened."""
 
 
 class Session(Protocol):
@@ -59,6 +60,8 @@ class Session(Protocol):
     def acceptor(self) -> Any: ...
     @property
     def memory(self) -> Memory: ...
+    @property
+    def ticker(self) -> Ticker | None: ...
     @property
     def unsent(self) -> memoryview | None: ...
     @property
@@ -108,7 +111,13 @@ class Muxer(IMuxedConn):
         self.confirmed: set[str] = set()
         self.event_started, self.event_shutting_down, self.event_closed = trio.Event(), trio.Event(), trio.Event()
         self._acceptor = cast("Acceptor | None", secured_conn.acceptor)
-        self._accepted, self._accepting = trio.open_memory_channel[MuxedStream](STREAMS_IN_MAX)
+        self._accepted: trio.MemorySendChannel[MuxedStream] | None = None
+        self._accepting: trio.MemoryReceiveChannel[MuxedStream] | None = None
+        if self._acceptor is None:
+            self._accepted, self._accepting = trio.open_memory_channel(STREAMS_IN_MAX)
+        self._library: TakeStream | None = None
+        self._library_known: trio.Event | None = None
+        self._rtt_due = 0.0
         self._work = trio.Event()
         self._flushed = False
 
@@ -154,18 +163,26 @@ class Muxer(IMuxedConn):
     async def start(self) -> None:
         """Run until the connection ends."""
         self.memory.join(self.peer, self)
+        ticker = self.secured_conn.ticker
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write_on)
-                nursery.start_soon(self._look_at_the_clock)
+                if ticker is not None:
+                    ticker.join(self)
+                else:
+                    nursery.start_soon(self._look_at_the_clock)
                 self.event_started.set()
                 await self._read_on()
                 nursery.cancel_scope.cancel()
         finally:
             self._lose("the connection ended")
             self.memory.leave(self.peer, self)
+            if ticker is not None:
+                ticker.leave(self)
             with trio.CancelScope(shield=True):
-                await self._shut_socket()
+                await self.shut()
+        if self._library is not None:
+            await self.close()
 
     async def _read_on(self) -> None:
         try:
@@ -207,11 +224,32 @@ class Muxer(IMuxedConn):
             self.leave(stream)
 
     def leave(self, stream: MuxedStream) -> None:
-        """Give a stream to py-libp2p."""
+        """Give a stream to py-libp2p, which fetches them with `accept_stream`."""
         try:
+            assert self._accepted is not None, "who accepts by himself hands streams over"
             self._accepted.send_nowait(stream)
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             stream.abort("nobody accepts streams here")
+
+    def hand_to(self, library: TakeStream) -> bool:
+        """Have py-libp2p take streams without waiting for them; false where it has to wait, or all is over."""
+        if self._acceptor is None or self.lost is not None:
+            return False
+        self._library = library
+        if self._library_known is not None:
+            self._library_known.set()
+        return True
+
+    async def hand_over(self, stream: MuxedStream) -> None:
+        """Let py-libp2p deal with a stream; returns when it has."""
+        while self._library is None and self.lost is None:
+            if self._library_known is None:
+                self._library_known = trio.Event()
+            await self._library_known.wait()
+        if self._library is None:
+            stream.abort("the connection ended")
+        else:
+            await self._library(stream)
 
     async def _write_on(self) -> None:
         while True:
@@ -226,25 +264,31 @@ class Muxer(IMuxedConn):
                     await self.secured_conn.drain()
             except LOST as exc:
                 self._lose(f"the connection takes no more: {exc}")
-                await self._shut_socket()
+                await self.shut()
                 return
 
     async def _look_at_the_clock(self) -> None:
-        rtt_due = 0.0
+        while self.lost is None:
+            await trio.sleep(TICK_S)
+            if not self.tick(trio.current_time()):
+                await self.shut()
+
+    def tick(self, now: float) -> bool:
+        """What time brings; false if that is the end, with the socket still to be closed."""
+        if self.lost is not None:
+            return True
         try:
-            while self.lost is None:
-                await trio.sleep(TICK_S)
-                now = trio.current_time()
-                for event in self.core.tick(now):
-                    self._on_event(event)
-                if now >= rtt_due:
-                    self._pinged_at, rtt_due = now, now + RTT_PERIOD_S
-                    self.core.ping(RTT_PING)
-                if self.core.has_output:
-                    self.flush()
+            for event in self.core.tick(now):
+                self._on_event(event)
         except YamuxViolation as exc:
             self._give_up(str(exc), NORMAL)
-            await self._shut_socket()
+            return False
+        if now >= self._rtt_due:
+            self._pinged_at, self._rtt_due = now, now + RTT_PERIOD_S
+            self.core.ping(RTT_PING)
+        if self.core.has_output:
+            self.flush()
+        return True
 
     def going_away(self) -> None:
         """Tell the other side to open nothing more; what is open goes on."""
@@ -290,9 +334,13 @@ class Muxer(IMuxedConn):
         for state in self.core.streams.values():
             if isinstance(state.owner, MuxedStream):  # not if the peer opened it and broke a rule in one breath
                 state.owner.wake()
-        self._accepted.close()
+        if self._accepted is not None:
+            self._accepted.close()
+        if self._library_known is not None:
+            self._library_known.set()
 
-    async def _shut_socket(self) -> None:
+    async def shut(self) -> None:
+        """Close the socket."""
         try:
             await self.secured_conn.close()
         except LOST:
@@ -301,7 +349,7 @@ class Muxer(IMuxedConn):
     async def close(self) -> None:
         """Go away: what was queued goes out if the socket takes it at once."""
         self._give_up("closed here", NORMAL)
-        await self._shut_socket()
+        await self.shut()
         if not self.event_closed.is_set():
             self.event_closed.set()
             if self.on_close is not None:
@@ -334,6 +382,8 @@ class Muxer(IMuxedConn):
         Raises:
             MuxedConnUnavailable: the connection ended.
         """
+        if self._accepting is None:
+            raise MuxedConnUnavailable(self.lost or "streams are handed over here")
         try:
             return await self._accepting.receive()
         except trio.EndOfChannel:

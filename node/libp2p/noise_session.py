@@ -23,6 +23,7 @@ from libp2p.security.secure_session import SecureSession
 
 from node.libp2p.noise_frames import NoiseOpener, NoiseSealer, NoiseViolation
 from node.libp2p.pace import Pace
+from node.libp2p.ticker import Ticker
 from node.libp2p.websocket_stream import WebSocketStream
 from wire.memory import Memory
 
@@ -53,6 +54,7 @@ class NoiseSession(SecureSession):
         sending, receiving = noise.cipher_state_encrypt, noise.cipher_state_decrypt
         self._sealer = NoiseSealer(sending.k, sending.n)
         self._opener = NoiseOpener(receiving.k, receiving.n)
+        cast(Any, inner.conn).noise_state = None  # the handshake is over: its keys and hashes are of no further use
         self._raw = cast(Any, inner.conn).read_writer.read_write_closer
         tcp = self._raw.stream if isinstance(self._raw, RawConnection) else None
         self._socket = tcp.stream if isinstance(tcp, TrioTCPStream) else None
@@ -63,6 +65,7 @@ class NoiseSession(SecureSession):
         self._began_s, self._took = 0.0, 0
         self.acceptor = acceptor
         self.memory = memory
+        self.ticker: Ticker | None = None
         self.unsent: memoryview | None = None
         self.bytes_in = self.bytes_out = 0
 

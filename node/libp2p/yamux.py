@@ -19,7 +19,7 @@ Source: github.com/hashicorp/yamux, spec.md.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 
 from node.libp2p.yamux_frames import (
@@ -79,7 +79,7 @@ class YamuxConnection:
         self._last_flags = self._left = 0
         self._control: list[bytes] = []
         self._control_bytes = 0
-        self._ring: deque[Stream] = deque()
+        self._ring: list[Stream] = []
         self._waiting: OrderedDict[int, Stream] = OrderedDict()
         self._windows = Windows(lambda stream, size: self._send_control(WINDOW_UPDATE, 0, stream.id, size), lean)
         self._ticks = 0
@@ -428,7 +428,7 @@ class YamuxConnection:
         self._control_bytes = 0
         left = FRAME_BYTES
         while self._ring and left > 0:
-            stream = self._ring.popleft()
+            stream = self._ring.pop(0)
             if stream.ended is not None:
                 stream.ringed = False
                 continue
@@ -450,15 +450,17 @@ class YamuxConnection:
     def _carve(self, stream: Stream, size: int, into: list[bytes | memoryview]) -> None:
         stream.queued -= size
         self.queued -= size
+        out, done = stream.out, 0
         while size:
-            piece = stream.out[0]
+            piece = out[done]
             if len(piece) > size:
-                stream.out[0] = piece[size:]
+                out[done] = piece[size:]
                 piece = piece[:size]
             else:
-                stream.out.popleft()
+                done += 1
             into.append(piece)
             size -= len(piece)
+        del out[:done]
 
     def _writable(self) -> list[Stream]:
         """Those that wait, in their order, as many as there is room for."""

@@ -5,7 +5,6 @@ Source: github.com/hashicorp/yamux, spec.md; the bounds are our own (docs/spec/t
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -90,9 +89,9 @@ class Stream:
         self.owner: object = None
         self.ours = ours
         self.send_window = self.recv_window = INITIAL_WINDOW_BYTES
-        self.chunks: deque[bytes | bytearray] = deque()
+        self.chunks: list[bytes | bytearray] = []
         self.buffered = self.taken = self.grown = 0
-        self.out: deque[memoryview] = deque()
+        self.out: list[memoryview] = []
         self.queued = 0
         self.needs = self.wants = self.moved = 0
         self.blocked = self.ringed = self.closing = self.discarding = False

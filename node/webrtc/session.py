@@ -16,6 +16,7 @@ from libp2p.io.exceptions import ConnectionClosedError
 from multiaddr import Multiaddr
 
 from node.libp2p.pace import Pace
+from node.libp2p.ticker import Ticker
 from wire.memory import Memory
 
 READ_BYTES = 256 << 10
@@ -50,6 +51,7 @@ class RtcSession:
         self.pace = Pace(trio.current_time(), READ_BYTES)
         self._took, self._began_s = 0, thread_time()
         self.unsent: memoryview | None = None
+        self.ticker: Ticker | None = None
 
     @property
     def held(self) -> int:

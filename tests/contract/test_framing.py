@@ -98,7 +98,7 @@ def test_the_peer_part_is_checked_and_dropped() -> None:
         "nonsense",
         "/ip4/127.0.0.1",
         "/ip4/127.0.0.1/udp/1/quic-v1",
-        "/ip4/127.0.0.1/tcp/1/ws",
+        "/ip4/127.0.0.1/tcp/1/http",
         "/ip4/300.0.0.1/tcp/1",
         "/ip4/127.0.0.1/tcp/99999",
         "/unix/tmp/socket",
