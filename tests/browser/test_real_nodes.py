@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 import trio
 
 from node.light.page import PAGE
-from node.swarm import Swarm, six
+from node.swarm import Member, Swarm, six
 from tests.browser.built import built
 from tests.browser.chromium import Page
 from tests.browser.test_page import browsing
@@ -34,10 +36,23 @@ def swarm() -> Iterator[Swarm]:
         swarm.stop()
 
 
+def _light(member: Member, *command: str) -> subprocess.CompletedProcess[str]:
+    """One of the commands of `quorate light`."""
+    line = [sys.executable, "-m", "node", "light", *command, "--home", str(member.home)]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
 def _invitation(swarm: Swarm) -> str:
-    with swarm.members[0].client() as client:
-        (join,) = client.raw("POST", "/api/v1/light/invitations")["join"]
-    return str(join)
+    made = _light(swarm.members[0], "invite", "--hours", "1")
+    assert (made.returncode, made.stderr) == (0, "")
+    (join,) = made.stdout.splitlines()
+    return join
+
+
+def test_a_node_without_the_setting_makes_no_invitations(swarm: Swarm) -> None:
+    refused = _light(swarm.members[1], "invite")
+    assert refused.returncode == 1
+    assert "light = true" in refused.stderr
 
 
 async def _checked(page: Page) -> None:
@@ -60,7 +75,9 @@ async def test_a_text_and_a_picture_are_made_and_checked(swarm: Swarm, tmp_path:
         await page.press("ask-button")
         await _checked(page)
         assert await page.text("text") != ""
-        await page.until("document.getElementById('left').textContent.startsWith('92,320 of 100,000')")
+        cost = await page.run("document.querySelector('[data-step=cost]').textContent.replace(/\\D/g, '')")
+        left = f"{100_000 - int(cost):,} of 100,000"
+        await page.until(f"document.getElementById('left').textContent.startsWith({left!r})")
         for width, dark in ((1000, False), (1000, True), (390, False), (390, True)):
             await page.look(tmp_path / f"text-{width}-{'dark' if dark else 'light'}.png", width=width, dark=dark)
             fits = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
@@ -73,5 +90,8 @@ async def test_a_text_and_a_picture_are_made_and_checked(swarm: Swarm, tmp_path:
           const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
           return new Set(data).size; })()"""
         assert await page.run(shades) > 10, "a picture is drawn"
+        await page.until(f"!document.getElementById('left').textContent.startsWith({left!r})")
         await page.look(tmp_path / "picture-390-dark.png", width=390, dark=True)
         assert page.complaints() == []
+        listed = await trio.to_thread.run_sync(_light, swarm.members[0], "ls")
+        assert listed.stdout == f"{await page.text('me')}  {await page.text('left')}\n"
