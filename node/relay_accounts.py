@@ -107,9 +107,12 @@ class RelayBooks:
             await self._ledger.pull(guest, guest)
             if (await self._ledger.credit(guest)).available_micro(self._allowance_micro) < 0:
                 raise RemoteError(guest, "pays with more than its credit", penalty=0.2)
-            await self._ledger.settle(entry)
-        self.earned_micro += body.amount_micro
-        self._note(guest, body.amount_micro // self._price_micro * MIB)
+            if await self._ledger.entry(entry.id) is None:
+                raise RemoteError(guest, "acknowledges by an entry that is not on its chain", penalty=0.5)
+            with trio.CancelScope(shield=True):  # a guest that stops waiting has paid all the same
+                await self._ledger.settle(entry)
+                self.earned_micro += body.amount_micro
+                self._note(guest, body.amount_micro // self._price_micro * MIB)
         _log.info("relaying_paid", guest=short(guest), mib=body.mib, amount_micro=body.amount_micro)
 
     async def collect_forever(self) -> None:
