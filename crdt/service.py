@@ -41,9 +41,8 @@ from crdt.sync import (
     sift,
 )
 from crdt.values import Values
-from wire.call import Refused
 from wire.envelope import Signer
-from wire.errors import Busy, LocalError, Malformed, RemoteError, StorageError, TransportError
+from wire.errors import Busy, LocalError, Malformed, Refused, RemoteError, StorageError, TransportError
 from wire.peer import PeerId, short
 from wire.rpc.seam import Rpc
 

@@ -10,11 +10,11 @@ import trio
 from dht.core import Core
 from dht.limits import PROBES_MAX
 from dht.lookup import Lookup
-from dht.messages import PROTOCOL, Ask, FindNode, FindValue, Node, Nodes, Ping, Reply, Request, Store, Stored, fitting
+from dht.messages import ASK, Ask, FindNode, FindValue, Node, Nodes, Ping, Reply, Request, Store, Stored, fitting
 from dht.record import SignedRecord
-from wire.call import Refused, call
-from wire.errors import RemoteError, TransportError
+from wire.errors import Busy, Refused, RemoteError, TransportError
 from wire.peer import PeerId
+from wire.rpc.seam import Rpc
 from wire.transport import Transport
 
 
@@ -44,6 +44,7 @@ class Driver:
     def __init__(
         self,
         transport: Transport,
+        rpc: Rpc,
         core: Core,
         settings: Settings,
         now_ms: Callable[[], int],
@@ -52,6 +53,7 @@ class Driver:
     ) -> None:
         self.calls = 0
         self._transport = transport
+        self._rpc = rpc
         self._core = core
         self._settings = settings
         self._now_ms = now_ms
@@ -69,16 +71,14 @@ class Driver:
             self._transport.learn(peer, addresses)
         request = Request(ask, fitting(self._transport.addresses()))
         try:
-            with trio.fail_after(self._settings.call_timeout_s):
-                reply = await call(self._transport, peer, PROTOCOL, request, Reply)
+            reply = await self._rpc.call(peer, ASK, request, timeout_s=self._settings.call_timeout_s)
             return reply, self._core.answered(peer, request, reply, self._now_ms())
-        except Refused as exc:
-            if exc.refusal.code != "busy":
-                self._core.failed(peer, self._now_ms())
+        except Busy:
+            pass  # it is there, or we have too many calls under way ourselves
+        except (Refused, TransportError):
+            self._core.failed(peer, self._now_ms())
         except RemoteError as exc:
             self.blame(exc)
-        except (TransportError, trio.TooSlowError):
-            self._core.failed(peer, self._now_ms())
         finally:
             self.start_probes()
         return None

@@ -86,9 +86,6 @@ STORE_RECORDS_MAX = 32
 EVIDENCE_MAX = 256
 """Equivocations remembered."""
 
-INBOUND_MAX = 64
-"""Requests that a node works on at once; more are refused as busy."""
-
 CHECKED_MAX = 2048
 """Checked records remembered, so that twenty copies of one record cost one signature check."""
 

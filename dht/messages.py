@@ -1,4 +1,4 @@
-"""The messages of `/quorate/dht/1`: one `Request`, one `Reply`, each with its sender's own addresses.
+"""The messages of the method `dht.ask`: one `Request`, one `Reply`, each with its sender's own addresses.
 
 A peer's addresses come from that peer itself, in the messages it sends, or from a peer that had them so.
 """
@@ -12,8 +12,7 @@ from wire.codec import Wire
 from wire.envelope import Envelope
 from wire.errors import Malformed
 from wire.peer import PeerId
-
-PROTOCOL = "/quorate/dht/1"
+from wire.rpc.seam import Method
 
 
 class Node(Wire, frozen=True):
@@ -101,6 +100,9 @@ class Reply(Wire, frozen=True):
             if len(node.peer) != 32:
                 raise Malformed(f"a peer of {len(node.peer)} bytes")
             check_addresses(node.addresses)
+
+
+ASK = Method("dht.ask", Request, Reply)
 
 
 def check_addresses(addresses: Sequence[str]) -> None:

@@ -16,20 +16,20 @@ import trio
 from dht.core import Core, as_node
 from dht.driver import Driver, Settings
 from dht.keys import node_id, place_of
-from dht.limits import CONTACTS_SAVED_MAX, INBOUND_MAX, PROVIDER_LIFE_MS
-from dht.messages import PROTOCOL, Node, Reply, Request, fitting
+from dht.limits import CONTACTS_SAVED_MAX, PROVIDER_LIFE_MS
+from dht.messages import ASK, Node, Reply, Request, fitting
 from dht.provider import NAMESPACE, RULES, ProviderAd, key_of, parse
 from dht.record import Equivocation, Record, Rules, SignedRecord, sign
 from dht.shelf import Quotas, Shelf, Weight
 from dht.store import RecordStore
 from dht.table import Contact
 from wire import codec
-from wire.call import Answer, Refusal, answer_calls
 from wire.envelope import Signer
 from wire.errors import LocalError, RemoteError, StorageError
 from wire.hashing import digest
 from wire.peer import PeerId
-from wire.transport import Channel, Transport
+from wire.rpc.seam import Rpc
+from wire.transport import Transport
 
 T = TypeVar("T")
 _log = structlog.get_logger("dht")
@@ -98,8 +98,6 @@ class Dht:
         self._run = run
         self._mine: dict[tuple[str, bytes], _Published] = {}
         self._seq = 0
-        self._inbound = 0
-        self._answer = answer_calls(Request, self._handle, driver.blame)
 
     async def bootstrap(self) -> int:
         """Join: ping the bootstrap peers, look ourselves up, and look into the far buckets.
@@ -222,22 +220,20 @@ class Dht:
             for node in nodes:
                 nursery.start_soon(self._driver.ping, node)
 
-    async def _handle(self, peer: PeerId, request: Request) -> Reply:
-        told = self.core.handle(peer, request, self._now_ms())
-        self._driver.start_probes()
-        return Reply(told, fitting(self._transport.addresses()))
+    async def answer(self, peer: PeerId, request: Request) -> Reply:
+        """Answer a request.
 
-    async def serve(self, channel: Channel) -> None:
-        """Answer one request on a channel; a peer that is slow to send or read it is left."""
-        if self._inbound >= INBOUND_MAX:
-            await channel.send(codec.encode(Answer(None, Refusal("busy", "too many requests at once", 1.0))))
-            return
-        self._inbound += 1
+        Raises:
+            RemoteError: it breaks a rule; whoever runs this handler reports it.
+        """
         try:
-            with trio.move_on_after(self._settings.call_timeout_s):
-                await self._answer(channel)
+            told = self.core.handle(peer, request, self._now_ms())
+        except RemoteError as exc:
+            self.core.blame(exc, self._now_ms())
+            raise
         finally:
-            self._inbound -= 1
+            self._driver.start_probes()
+        return Reply(told, fitting(self._transport.addresses()))
 
     async def tend(self) -> None:
         """Flush, sweep and republish, for ever."""
@@ -309,6 +305,7 @@ def _blame_nobody(error: RemoteError) -> None:
 @asynccontextmanager
 async def open_dht(
     transport: Transport,
+    rpc: Rpc,
     signer: Signer,
     now_ms: Callable[[], int],
     store_path: Path | None,
@@ -322,10 +319,11 @@ async def open_dht(
     settings: Settings | None = None,
     run: Run = in_thread,
 ) -> AsyncIterator[Dht]:
-    """Run a node of the DHT on `transport` for as long as the scope lasts; call `bootstrap` to join.
+    """Run a node of the DHT for as long as the scope lasts; call `bootstrap` to join.
 
     Args:
-        transport: where `/quorate/dht/1` is served and opened.
+        transport: whose addresses are told, and which learns those of others.
+        rpc: calls on that transport; `dht.ask` is served on it.
         signer: our identity; the same peer as the transport's.
         now_ms: Unix time in milliseconds.
         store_path: SQLite file for records and contacts; None keeps them in memory only.
@@ -351,22 +349,11 @@ async def open_dht(
     dht: Dht | None = None
     try:
         async with trio.open_nursery() as nursery:
-            driver = Driver(transport, core, settings, now_ms, nursery, blame)
-            dht = Dht(
-                core,
-                driver,
-                signer,
-                now_ms,
-                rng or Random(signer.peer),
-                rules,
-                settings,
-                bootstrap,
-                transport,
-                store,
-                run,
-            )
+            driver = Driver(transport, rpc, core, settings, now_ms, nursery, blame)
+            rng = rng or Random(signer.peer)
+            dht = Dht(core, driver, signer, now_ms, rng, rules, settings, bootstrap, transport, store, run)
             dht.load()
-            transport.serve(PROTOCOL, dht.serve)
+            rpc.serve(ASK, dht.answer)
             nursery.start_soon(dht.tend)
             nursery.start_soon(dht.refresh)
             yield dht

@@ -43,9 +43,8 @@ from ledger.sync import FETCH, PULL_ENTRIES_MAX, Fetch, Page, Pulled
 from ledger.view import View
 from ledger.writer import OwnChain, Request, Result
 from wire import codec
-from wire.call import Refusal, Refused
 from wire.envelope import Signer
-from wire.errors import Busy, LocalError, RemoteError, StorageError, TransportError
+from wire.errors import Busy, LocalError, Refused, RemoteError, StorageError, TransportError
 from wire.job import Certificate
 from wire.peer import PeerId
 from wire.rpc.seam import Rpc
@@ -318,7 +317,7 @@ class Ledger(View):
             try:
                 return await rpc.call(peer, FETCH, fetch, timeout_s=PAGE_TIMEOUT_S)
             except Busy as exc:
-                raise Refused(peer, Refusal("busy", str(exc), exc.retry_s)) from exc
+                raise Refused(peer, "busy", str(exc), exc.retry_s) from exc
 
         async def learn(proof: ForkProof) -> None:
             await self.learn_fork(proof)

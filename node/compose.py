@@ -38,6 +38,7 @@ from node.light.allowances import Allowances, Limits
 from node.light.messages import PROTOCOL as LIGHT_PROTOCOL
 from node.light.service import LightService
 from node.market.context import Context, Executors, NodeIdentity, Slots
+from node.market.material import Fetcher, Shelf
 from node.market.pricing import relayed_price_micro
 from node.news import News, Sources
 from node.node import NAMESPACES, Node, now_ms
@@ -283,6 +284,8 @@ async def assemble(
             identity=identity,
             transport=transport,
             rpc=rpc,
+            shelf=Shelf(),
+            fetcher=Fetcher(transport),
             ledger=ledger,
             pool=pool,
             calibrations=usable(settings, identity.peer, faults.log),
@@ -399,7 +402,7 @@ async def _open_stores(
             allowance_micro=settings.credit_limit_micro,
             run=run.ledger,
         ) as ledger,
-        open_dht(transport, identity, clock_ms, home / "dht.db", seeds, blame=blame, run=run.dht) as dht,
+        open_dht(transport, rpc, identity, clock_ms, home / "dht.db", seeds, blame=blame, run=run.dht) as dht,
         open_replicas(
             home / "shared.db",
             identity,

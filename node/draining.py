@@ -32,21 +32,22 @@ LOOK_S = 0.02
 async def drain(node: Node) -> None:
     """Return once nothing is under way; cancelled, it leaves the node as far as it came."""
     node.begin_to_stop()
-    while node.jobs_under_way() or _channels(node):  # noqa: ASYNC110 - ends of many kinds, seconds apart
-        await trio.sleep(LOOK_S)
     transport, rpc = node.context.transport, node.rpc
+    while node.jobs_under_way() or _answering(node):  # noqa: ASYNC110 - ends of many kinds, seconds apart
+        await trio.sleep(LOOK_S)
     if isinstance(transport, Libp2pTransport):
         transport.go_away()
     if isinstance(rpc, RpcNode):
         rpc.take_no_more()
-        while rpc.under_way()[1] or _channels(node):  # noqa: ASYNC110 - as above
+        while _answering(node):  # noqa: ASYNC110 - as above
             await trio.sleep(LOOK_S)
         await rpc.flushed()
 
 
-def _channels(node: Node) -> int:
-    """Channels of peers on which one of our handlers works."""
-    transport = node.context.transport
+def _answering(node: Node) -> int:
+    """Calls of peers, and channels that they opened, on which one of our handlers works."""
+    transport, rpc = node.context.transport, node.rpc
+    calls = rpc.under_way()[1] if isinstance(rpc, RpcNode) else 0
     if not isinstance(transport, Libp2pTransport):
-        return 0
-    return sum(count for protocol, count in transport.serving.items() if protocol not in STANDING)
+        return calls
+    return calls + sum(count for protocol, count in transport.serving.items() if protocol not in STANDING)

@@ -27,23 +27,15 @@ from node.gossip.service import Gossip
 from node.jobs import Board, Job
 from node.light.service import LightService
 from node.market import pricing
-from node.market.batch_messages import BATCH_PROTOCOL
+from node.market.batch_messages import BATCH
 from node.market.batch_requester import BatchRequester
 from node.market.batch_worker import BatchWorker
 from node.market.canaries import Canaries
 from node.market.context import Context
 from node.market.finder import Finder
 from node.market.juror import JurorService
-from node.market.lending import LEND_PROTOCOL, LendAsk, Lender
-from node.market.messages import (
-    AUDIT_PROTOCOL,
-    DISPUTE_PROTOCOL,
-    JOB_PROTOCOL,
-    PAID_PROTOCOL,
-    REVEAL_PROTOCOL,
-    DisputeAsk,
-    Paid,
-)
+from node.market.lending import LEND, Lender
+from node.market.messages import AUDIT, DISPUTE_ENTRY, DISPUTE_OPENING, DISPUTE_SHOWN, HIRE, PAID, REVEAL
 from node.market.payer import Payer
 from node.market.requester import Requester
 from node.market.sides import (
@@ -57,12 +49,11 @@ from node.market.sides import (
 from node.market.taken import Taken
 from node.market.worker import Worker
 from node.penalties import Penalties
+from node.rpc.blobs import serve_blobs
 from node.transport_libp2p import Libp2pTransport
 from node.trust import Trust
 from node.views import entry_view
-from verify.messages import JuryAsk, RevealAsk
 from wire import codec
-from wire.call import answer_calls
 from wire.codec import Wire
 from wire.envelope import Envelope
 from wire.errors import Busy, LocalError, Malformed, RemoteError, TransportError
@@ -296,22 +287,24 @@ class Node:
     # ---- background
 
     def serve(self) -> None:
-        """Register every protocol that this node answers."""
-        context = self.context
-        transport = context.transport
-        transport.serve(pings.PROTOCOL, pings.answer)
-        transport.serve(PAID_PROTOCOL, answer_calls(Paid, self._payer.on_paid, context.blame))
+        """Register everything that this node answers."""
+        context, rpc = self.context, self.context.rpc
+        context.transport.serve(pings.PROTOCOL, pings.answer)
+        serve_blobs(context.transport, context.shelf.find)
+        rpc.serve(PAID, self._payer.on_paid)
         if context.settings.serve:
             defended = Keeper(context.now_ms, DEFENDED_MAX, DEFENDED_PER_REQUESTER_MAX)
             accused = Keeper(context.now_ms, ACCUSED_MAX, ACCUSED_PER_REQUESTER_MAX)
             juror, taken = JurorService(context, accused), Taken(context.ledger, context.now_ms)
             sides = Sides(context.identity, defended, accused)
-            transport.serve(JOB_PROTOCOL, Worker(context, taken, defended).serve)
-            transport.serve(BATCH_PROTOCOL, BatchWorker(context, taken).serve)
-            transport.serve(LEND_PROTOCOL, answer_calls(LendAsk, Lender(context, taken).lend, context.blame))
-            transport.serve(DISPUTE_PROTOCOL, answer_calls(DisputeAsk, sides.answer, context.blame))
-            transport.serve(AUDIT_PROTOCOL, answer_calls(JuryAsk, juror.audit, context.blame))
-            transport.serve(REVEAL_PROTOCOL, answer_calls(RevealAsk, juror.reveal, context.blame))
+            rpc.serve_stream(HIRE, Worker(context, taken, defended).serve)
+            rpc.serve_stream(BATCH, BatchWorker(context, taken).serve)
+            rpc.serve(LEND, Lender(context, taken).lend)
+            rpc.serve(DISPUTE_ENTRY, sides.entry)
+            rpc.serve(DISPUTE_OPENING, sides.opening)
+            rpc.serve(DISPUTE_SHOWN, sides.shown)
+            rpc.serve(AUDIT, juror.audit)
+            rpc.serve(REVEAL, juror.reveal)
 
     async def recover(self, peers: Sequence[PeerId]) -> None:
         """Clear up after an unclean stop, before anything new is signed.

@@ -1,4 +1,8 @@
-"""One request, one reply, on a channel of its own: the smallest use of the Transport seam."""
+"""One request, one reply, on a channel of its own: the smallest use of the Transport seam.
+
+Everything that nodes ask of one another goes by `wire.rpc`, over a channel that is kept. This is for what is about the
+connection itself, and must run on the one that is best now: the check of reach (docs/spec/reach.md).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import TypeVar
 
 from wire import codec
 from wire.codec import Wire
-from wire.errors import Busy, LocalError, Malformed, RemoteError
+from wire.errors import Busy, LocalError, Malformed, Refused, RemoteError
 from wire.peer import PeerId
 from wire.transport import Channel, Transport
 
@@ -25,14 +29,6 @@ class Refusal(Wire, frozen=True, tag="refusal"):
     code: str
     reason: str
     retry_s: float = 0.0
-
-
-class Refused(RemoteError):
-    """The peer answered with a refusal; nobody is penalised for it."""
-
-    def __init__(self, peer: PeerId, refusal: Refusal) -> None:
-        super().__init__(peer, f"refused: {refusal.code}: {refusal.reason}", penalty=0.0)
-        self.refusal = refusal
 
 
 class Answer(Wire, frozen=True):
@@ -53,7 +49,7 @@ def unpack(peer: PeerId, frame: bytes, kind: type[R]) -> R:
         answer = codec.decode(Answer, frame)
         if answer.refusal is not None and answer.body is None:
             _check(answer.refusal)
-            raise Refused(peer, answer.refusal)
+            raise Refused(peer, answer.refusal.code, answer.refusal.reason, answer.refusal.retry_s)
         if answer.body is None or answer.refusal is not None:
             raise Malformed("an answer holds either a body or a refusal")
         return codec.decode(kind, answer.body)

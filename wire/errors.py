@@ -5,6 +5,7 @@ QuorateError
 │   └── StorageError      our own disk: full, unreadable, corrupted
 ├── Malformed             bytes that do not decode, or are not canonical; the caller adds whose they were
 ├── RemoteError           a peer's fault; carries the peer and a penalty in 0..1
+│   └── Refused           it said no to a call; no penalty
 ├── TransportError        nobody's fault: the connection
 │   ├── Unreachable       could not be opened
 │   ├── ChannelClosed     ended under us
@@ -47,6 +48,21 @@ class RemoteError(QuorateError):
         self.peer = peer
         self.reason = reason
         self.penalty = penalty
+
+
+class Refused(RemoteError):
+    """The peer answered a call with an error of its own; nobody is penalised for it.
+
+    Args:
+        code: machine-readable. text: why, in its words.
+        retry_s: seconds after which asking again is reasonable; 0 where it cannot help.
+    """
+
+    def __init__(self, peer: bytes, code: str, text: str, retry_s: float = 0.0) -> None:
+        super().__init__(peer, f"refused: {code}: {text}", penalty=0.0)
+        self.code = code
+        self.text = text
+        self.retry_s = retry_s
 
 
 class TransportError(QuorateError):

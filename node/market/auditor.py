@@ -8,13 +8,16 @@ import trio
 
 from node.keys import SecondKey
 from node.market.context import Context
-from node.market.messages import AUDIT_PROTOCOL, REVEAL_PROTOCOL
+from node.market.material import Answered
+from node.market.messages import AUDIT, REVEAL, AuditAsk
 from verify.messages import JuryAnswer, JuryAsk
 from verify.round import Action, AskJuror, AskReveal, Blame, Decide, Outcome, PassedOver, Round, Timing
-from wire.call import call
 from wire.envelope import Envelope
-from wire.errors import Malformed, RemoteError, TransportError
+from wire.errors import Busy, Malformed, RemoteError, TransportError
 from wire.peer import PeerId, short
+
+ROUND_TIMES = 4
+"""A round takes at most so many times `juror_s`, the time for one answer; after that nobody waits for an answer."""
 
 
 class _Driver:
@@ -60,7 +63,7 @@ class _Driver:
     async def _ask(self, nursery: trio.Nursery, peer: PeerId) -> None:
         try:
             answer = await ask_juror(self._context, peer, self._round.ask)
-        except (RemoteError, TransportError) as exc:
+        except (RemoteError, TransportError, Busy) as exc:
             actions = self._round.on_silent(trio.current_time(), peer, str(exc))
         else:
             actions = self._round.on_answer(trio.current_time(), peer, answer)
@@ -69,7 +72,7 @@ class _Driver:
     async def _reveal(self, nursery: trio.Nursery, action: AskReveal) -> None:
         try:
             envelope = await ask_reveal(self._context, action)
-        except (RemoteError, TransportError) as exc:
+        except (RemoteError, TransportError, Busy) as exc:
             actions = self._round.on_silent(trio.current_time(), action.peer, str(exc))
         else:
             actions = self._round.on_reveal(trio.current_time(), action.peer, envelope)
@@ -84,9 +87,11 @@ async def ask_juror(context: Context, peer: PeerId, ask: JuryAsk) -> JuryAnswer:
 
     Raises:
         RemoteError: it refused, or votes under another key: the two records together prove it, and the juror is not
-            drawn again. TransportError: it cannot be reached.
+            drawn again. TransportError: it cannot be reached. Busy: it has too much to do.
     """
-    answer = await call(context.transport, peer, AUDIT_PROTOCOL, ask, JuryAnswer)
+    with context.shelf.lend(Answered(ask.output, ask.trace), [peer]) as carried:
+        sent = AuditAsk(ask.spec, ask.commitment, ask.secret, ask.salt, ask.pool, carried)
+        answer = await context.rpc.call(peer, AUDIT, sent, timeout_s=ROUND_TIMES * context.settings.juror_s)
     try:
         context.keyring.learn(answer.key, author=peer)
     except SecondKey as exc:
@@ -102,9 +107,10 @@ async def ask_reveal(context: Context, action: AskReveal) -> Envelope:
     """A juror's opened vote.
 
     Raises:
-        RemoteError: it refused. TransportError: it cannot be reached.
+        RemoteError: it refused. TransportError: it cannot be reached. Busy: it has too much to do.
     """
-    return await call(context.transport, action.peer, REVEAL_PROTOCOL, action.ask, Envelope)
+    timeout_s = ROUND_TIMES * context.settings.juror_s
+    return await context.rpc.call(action.peer, REVEAL, action.ask, timeout_s=timeout_s)
 
 
 async def audit(context: Context, ask: JuryAsk, show: Callable[[Sequence[PeerId]], None]) -> Outcome:
@@ -118,5 +124,5 @@ async def audit(context: Context, ask: JuryAsk, show: Callable[[Sequence[PeerId]
         Fault: the material is not in order.
     """
     seconds = context.settings.juror_s
-    timing = Timing(answer_s=seconds, reveal_s=seconds, round_s=4 * seconds)
+    timing = Timing(answer_s=seconds, reveal_s=seconds, round_s=ROUND_TIMES * seconds)
     return await _Driver(context, Round(ask, timing=timing), show).run()

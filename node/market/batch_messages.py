@@ -1,4 +1,4 @@
-"""Frames of `/quorate/batch/1`, one channel for one batch of jobs under the policy `sample:q`.
+"""Messages of `job.batch`, one stream for one batch of jobs under the policy `sample:q`.
 
 Requester to worker: `HireBatch`, then one `BatchJob` per job, then, once the worker has committed, `BatchReveal`.
 Worker to requester: `Ready` once it has room for the jobs, `Hired` once it has read them (or `Declined`), any number of
@@ -10,19 +10,18 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from node.market.material import Carried
 from node.market.messages import Declined, Hired
 from verify.sampling import BatchOpening, BatchSecret
-from wire import codec
 from wire.codec import Wire
 from wire.envelope import Envelope
-from wire.job import Output, Trace
+from wire.rpc.seam import Method
 
-BATCH_PROTOCOL = "/quorate/batch/1"
 BATCH_JOBS_MAX = 256
 """Jobs in one batch."""
 
 BATCH_BYTES_MAX = 32 << 20
-"""Jobs of one batch, all frames together; and likewise its answers."""
+"""Jobs of one batch, all messages together; and likewise its answers, blobs included."""
 
 
 class HireBatch(Wire, frozen=True, tag="hire_batch"):
@@ -66,34 +65,28 @@ class BatchCommitted(Wire, frozen=True, tag="batch_committed"):
 
 
 class Opened(Wire, frozen=True, tag="opened"):
-    """A picked answer, with all that its jury needs; `salt` has 32 bytes."""
+    """A picked answer (`node.market.material.Answered`), with all that its jury needs; `salt` has 32 bytes."""
 
     opening: BatchOpening
-    output: Output
-    trace: Trace
+    answer: Carried
     salt: bytes
 
 
 class Unchecked(Wire, frozen=True, tag="unchecked"):
-    """An answer that was not picked: it is the one that was committed to, and nobody looks whether it is right.
+    """An answer that was not picked, an `Output` alone: the one committed to, and nobody looks whether it is right.
 
     `salt` and `proof` lead from the output to leaf 0 of its commitment (`verify.commitment.check_output_leaf`).
     """
 
     index: int
-    output: Output
+    output: Carried
     salt: bytes
     proof: list[bytes]
 
 
 FromBatchWorker = Ready | Hired | Declined | BatchWorking | BatchCommitted | Opened | Unchecked
+FromBatchRequester = HireBatch | BatchJob | BatchReveal
 
-
-def decode_from_batch_worker(frame: bytes) -> FromBatchWorker:
-    """What a worker may send.
-
-    Raises:
-        Malformed: anything else.
-    """
-    message: FromBatchWorker = codec.decode(cast(Any, FromBatchWorker), frame)
-    return message
+BATCH: Method[FromBatchRequester, FromBatchWorker] = Method(
+    "job.batch", cast(Any, FromBatchRequester), cast(Any, FromBatchWorker)
+)

@@ -10,48 +10,51 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import trio
 
-from ledger.entry import Entry, InvalidEntry, Reason, Verdict
+from ledger.entry import Entry, Reason, Verdict
 from node.batches import pack_outputs, pack_receipts
 from node.jobs import Board, Job
 from node.market.accepted import check_accept
 from node.market.auditor import audit
 from node.market.batch_messages import (
+    BATCH,
     BATCH_BYTES_MAX,
-    BATCH_PROTOCOL,
     BatchCommitted,
     BatchJob,
     BatchReveal,
     BatchWorking,
+    FromBatchRequester,
     FromBatchWorker,
     HireBatch,
     Opened,
     Ready,
     Unchecked,
-    decode_from_batch_worker,
 )
 from node.market.batch_plan import BatchPlan, plan_batch
 from node.market.batch_worker import batch_terms
 from node.market.canaries import Canaries
 from node.market.context import Context
 from node.market.finder import Finder
+from node.market.material import Answered, Carried, Named
 from node.market.messages import Declined, Hired
 from node.market.payer import Payer
 from node.market.proof import prove
-from node.market.requester import Requester, Tried, WorkerFailed
+from node.market.requester import TALK_ENDS, Requester, Tried, WorkerFailed, left_s
+from node.market.talk import Talk
 from node.records import observe_jurors
 from verify.commitment import check_opening, check_output_leaf, output_digest
 from verify.messages import JuryAsk
 from verify.round import Outcome
 from verify.sampling import Batch, BatchTiming, Refuse, ShowSecret, commit_batch
 from wire import codec
+from wire.codec import Wire
 from wire.envelope import Envelope, unseal
-from wire.errors import Malformed, RemoteError, TransportError
+from wire.errors import Malformed
 from wire.job import Commitment, Output, Trace
 from wire.peer import to_text
-from wire.transport import Channel
 
 AUDITS_AT_ONCE = 4
 """Juries of one batch that sit at the same time."""
@@ -77,33 +80,8 @@ class Handed:
         return self.machine.commitment is not None
 
 
-class Talk:
-    """The channel to one worker: frames of the right kind, in time."""
-
-    def __init__(self, channel: Channel, stall_s: float) -> None:
-        self.channel = channel
-        self._stall_s = stall_s
-        self._left = BATCH_BYTES_MAX
-
-    async def receive(self, within_s: float | None = None) -> FromBatchWorker:
-        """The next frame.
-
-        Raises:
-            WorkerFailed: it declined. Malformed: more than a batch may hold. trio.TooSlowError, TransportError.
-        """
-        with trio.fail_after(self._stall_s if within_s is None else within_s):
-            raw = await self.channel.receive()
-        self._left -= len(raw)
-        if self._left < 0:
-            raise Malformed(f"answers of more than {BATCH_BYTES_MAX} bytes")
-        frame = decode_from_batch_worker(raw)
-        if isinstance(frame, Declined):
-            raise WorkerFailed("declined", f"{frame.code}: {frame.reason}")
-        return frame
-
-    def out_of_turn(self, frame: FromBatchWorker) -> RemoteError:
-        """The fault of a frame that was not its turn."""
-        return RemoteError(self.channel.peer, f"{type(frame).__name__} out of turn", penalty=0.2)
+BatchTalk = Talk[FromBatchRequester, FromBatchWorker]
+T = TypeVar("T", bound=Wire)
 
 
 class BatchRequester(Requester):
@@ -163,65 +141,59 @@ class BatchRequester(Requester):
         Raises:
             WorkerFailed: whatever the worker did or failed to do.
         """
-        settings = self._context.settings
+        handed = None
         try:
-            with trio.fail_after(settings.accept_s):
-                channel = await self._context.transport.open(plan.worker, BATCH_PROTOCOL)
-        except (TransportError, trio.TooSlowError) as exc:
-            raise WorkerFailed("unreachable", str(exc) or "no connection in time") from exc
-        talk, handed = Talk(channel, settings.stall_s), None
-        try:
-            handed = await self._offer_batch(plan, offer, talk)
-            self._board.update(job, "running")
-            await self._await_commitment(job, plan, talk, handed)
-            await self._collect(plan, talk, handed)
-        except (Malformed, InvalidEntry, RemoteError, TransportError, trio.TooSlowError, WorkerFailed) as exc:
+            async with self._context.rpc.stream(plan.worker, BATCH, timeout_s=left_s()) as stream:
+                talk = Talk(stream, BATCH_BYTES_MAX)
+                handed = await self._offer_batch(plan, offer, talk)
+                self._board.update(job, "running")
+                await self._await_commitment(job, plan, talk, handed)
+                await self._collect(plan, talk, handed)
+        except TALK_ENDS as exc:
             raise self._failure(plan, handed, exc) from exc
-        finally:
-            await channel.aclose()
         return handed
+
+    async def _next(self, talk: BatchTalk, within_s: float | None = None) -> FromBatchWorker:
+        """What the worker says next.
+
+        Raises:
+            WorkerFailed: it declined. trio.TooSlowError, QuorateError: see `Talk.receive`.
+        """
+        said = await talk.receive(self._context.settings.stall_s if within_s is None else within_s)
+        if isinstance(said, Declined):
+            raise WorkerFailed("declined", f"{said.code}: {said.reason}")
+        return said
 
     def _failure(self, plan: BatchPlan, handed: Handed | None, exc: Exception) -> WorkerFailed:
         """What went wrong with the worker; after the secret was shown it counts as a failed audit, whatever it was."""
-        if isinstance(exc, (Malformed, InvalidEntry)):
-            self._context.blame(RemoteError(plan.worker, str(exc), penalty=0.3))
-            failed = WorkerFailed("broke a rule", str(exc))
-        elif isinstance(exc, RemoteError):
-            self._context.blame(exc)
-            failed = WorkerFailed("broke a rule", exc.reason)
-        elif isinstance(exc, WorkerFailed):
-            failed = exc
-        elif isinstance(exc, trio.TooSlowError):
-            failed = WorkerFailed("stalled", "no sign of life in time")
-        else:
-            failed = WorkerFailed("died", str(exc) or "the connection ended")
+        failed = self._failed(plan.worker, exc)
         if handed is None or not handed.shown:
             return failed
         self._context.records.observe("worker", plan.worker, plan.specs[0].model, failed=True)
         return WorkerFailed("withheld", f"after the draw: {failed}")
 
-    async def _offer_batch(self, plan: BatchPlan, offer: Entry, talk: Talk) -> Handed:
-        settings, channel = self._context.settings, talk.channel
-        await channel.send(codec.encode(HireBatch(plan.sealed, codec.encode(offer))))
-        if not isinstance(frame := await talk.receive(settings.accept_s), Ready):
+    async def _offer_batch(self, plan: BatchPlan, offer: Entry, talk: BatchTalk) -> Handed:
+        settings = self._context.settings
+        await talk.send(HireBatch(plan.sealed, codec.encode(offer)))
+        if not isinstance(frame := await self._next(talk, settings.accept_s), Ready):
             raise talk.out_of_turn(frame)
         with trio.fail_after(settings.stall_s):
             for envelope in plan.envelopes:
-                await channel.send(codec.encode(BatchJob(envelope)))
-        if not isinstance(frame := await talk.receive(settings.accept_s), Hired):
+                await talk.send(BatchJob(envelope))
+        if not isinstance(frame := await self._next(talk, settings.accept_s), Hired):
             raise talk.out_of_turn(frame)
         accept = check_accept(frame, offer)
         now, left_s = trio.current_time(), trio.current_effective_deadline() - trio.current_time()
         timing = BatchTiming(commit_s=left_s, open_s=left_s, judge_s=left_s)
         return Handed(accept, Batch(plan.sealed, plan.secret, now=now, timing=timing))
 
-    async def _await_commitment(self, job: Job, plan: BatchPlan, talk: Talk, handed: Handed) -> None:
+    async def _await_commitment(self, job: Job, plan: BatchPlan, talk: BatchTalk, handed: Handed) -> None:
         """Follow the work until everything is promised.
 
         Raises:
             Malformed, RemoteError: the promise is not in order; the secret stays with us.
         """
-        while isinstance(frame := await talk.receive(), BatchWorking):
+        while isinstance(frame := await self._next(talk), BatchWorking):
             if not 0 <= frame.index < len(plan.specs):
                 raise Malformed(f"progress of job {frame.index}")
             told = {"index": frame.index, "done": frame.done, "total": frame.total, "text": frame.text}
@@ -243,31 +215,38 @@ class BatchRequester(Requester):
         if not isinstance(actions[0], ShowSecret):
             raise _refused(actions)
         secrets = [plan.secrets[index] for index in handed.machine.picked]
-        await talk.channel.send(codec.encode(BatchReveal(actions[0].shown, secrets)))
+        await talk.send(BatchReveal(actions[0].shown, secrets))
 
-    async def _collect(self, plan: BatchPlan, talk: Talk, handed: Handed) -> None:
+    async def _collect(self, plan: BatchPlan, talk: BatchTalk, handed: Handed) -> None:
         """Everything, the picked answers first; what does not lead to its committed root is refused."""
         left_s = trio.current_effective_deadline() - trio.current_time()
         picked = handed.machine.picked
         with trio.fail_after(min(DELIVERY_STALLS * self._context.settings.stall_s, left_s / 2)):
             for index in picked:
-                if not isinstance(frame := await talk.receive(), Opened):
+                if not isinstance(frame := await self._next(talk), Opened):
                     raise talk.out_of_turn(frame)
-                self._take_opened(plan, handed, index, frame)
+                answered = await self._fetch(talk, frame.answer, Answered)
+                self._take_opened(plan, handed, index, frame, answered)
             for index in [index for index in range(len(plan.specs)) if index not in picked]:
-                if not isinstance(frame := await talk.receive(), Unchecked):
+                if not isinstance(frame := await self._next(talk), Unchecked):
                     raise talk.out_of_turn(frame)
-                _take_unchecked(handed, index, frame)
+                _take_unchecked(handed, index, frame, await self._fetch(talk, frame.output, Output))
 
-    def _take_opened(self, plan: BatchPlan, handed: Handed, index: int, frame: Opened) -> None:
+    async def _fetch(self, talk: BatchTalk, carried: Carried, kind: type[T]) -> T:
+        """What the worker handed over, within what is left for a batch."""
+        if isinstance(carried, Named):
+            talk.spend(carried.size)
+        return await self._context.fetcher.take(talk.peer, carried, kind)
+
+    def _take_opened(self, plan: BatchPlan, handed: Handed, index: int, frame: Opened, answered: Answered) -> None:
         if frame.opening.index != index:
             raise Malformed(f"job {frame.opening.index} opened, it was job {index}'s turn")
         actions = handed.machine.on_opening(trio.current_time(), plan.worker, frame.opening)
         if any(isinstance(action, Refuse) for action in actions):
             raise _refused(actions)
-        check_opening(handed.commitments[index], frame.output, frame.trace, frame.salt)
-        handed.outputs[index] = frame.output
-        handed.picked[index] = frame.trace, frame.salt
+        check_opening(handed.commitments[index], answered.output, answered.trace, frame.salt)
+        handed.outputs[index] = answered.output
+        handed.picked[index] = answered.trace, frame.salt
 
     async def _judge(self, job: Job, plan: BatchPlan, handed: Handed) -> dict[int, Outcome]:
         """A round for each picked answer; all are heard to the end, for every juror that worked is paid."""
@@ -323,13 +302,13 @@ class BatchRequester(Requester):
         self._note(job, verdict, plan.reason + told, [])
 
 
-def _take_unchecked(handed: Handed, index: int, frame: Unchecked) -> None:
+def _take_unchecked(handed: Handed, index: int, frame: Unchecked, output: Output) -> None:
     if frame.index != index:
         raise Malformed(f"answer {frame.index} handed over, it was job {index}'s turn")
-    frame.output.check()
-    if not check_output_leaf(handed.commitments[index], output_digest(frame.output), frame.salt, frame.proof):
+    output.check()
+    if not check_output_leaf(handed.commitments[index], output_digest(output), frame.salt, frame.proof):
         raise Malformed(f"answer {index} is not the one that was committed to")
-    handed.outputs[index] = frame.output
+    handed.outputs[index] = output
 
 
 def _refused(actions: Sequence[object]) -> Exception:

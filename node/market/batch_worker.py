@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,6 +24,8 @@ from node.market.batch_messages import (
     BatchJob,
     BatchReveal,
     BatchWorking,
+    FromBatchRequester,
+    FromBatchWorker,
     HireBatch,
     Opened,
     Ready,
@@ -31,29 +33,38 @@ from node.market.batch_messages import (
 )
 from node.market.context import Context
 from node.market.incentives import worth_it
+from node.market.material import Answered, Carried, Named
 from node.market.messages import Declined, Hired
 from node.market.progress import Reporter, run_reported
 from node.market.refuse import Refuse, check_spec
 from node.market.taken import Taken
+from node.market.talk import Talk
 from verify import commitment, jury
 from verify.commitment import SALT_BYTES, prove_output
 from verify.sampling import BatchOffer, commit_batch, open_offer, open_picked, picks
 from wire import codec
+from wire.codec import Wire
 from wire.envelope import seal, unseal
 from wire.errors import Busy, LocalError, Malformed, RemoteError, TransportError
 from wire.job import Commitment, JobSpec, Output, Trace
 from wire.peer import PeerId, short
-from wire.transport import Channel
+from wire.rpc.seam import Stream
 from workloads.executor import ExecutorCrashed
 
 FRAME_S = 20.0
 """Seconds that a requester has to send what it is its turn to send."""
+
+HANDOVER_S = 30.0
+"""Seconds that it has to take what it was sent."""
 
 BEAT_S = 2.0
 """Seconds between signs of life while all slots are taken."""
 
 BATCHES_MAX = 4
 """Batches in progress at once, whoever asks; of one requester, half of them."""
+
+
+BatchTalk = Talk[FromBatchWorker, FromBatchRequester]
 
 
 @dataclass(frozen=True)
@@ -81,32 +92,36 @@ def batch_terms(offer: BatchOffer, specs: Sequence[JobSpec], expires_ms: int) ->
 
 
 class BatchWorker:
-    """Serves `/quorate/batch/1`."""
+    """Serves `job.batch`."""
 
     def __init__(self, context: Context, taken: Taken) -> None:
         self._context = context
         self._taken = taken
         self._open: Counter[PeerId] = Counter()
 
-    async def serve(self, channel: Channel) -> None:
-        """One batch, from hire to delivery."""
-        with trio.move_on_after(FRAME_S) as silent:
-            hire = codec.decode(HireBatch, await channel.receive())
-        if silent.cancelled_caught:
-            return
-        log = self._context.log.bind(requester=short(channel.peer))
+    async def serve(self, stream: Stream[FromBatchWorker, FromBatchRequester]) -> None:
+        """One batch, from hire to delivery.
+
+        Raises:
+            RemoteError: the requester broke a rule.
+        """
+        talk = Talk(stream, BATCH_BYTES_MAX)
+        log = self._context.log.bind(requester=short(talk.peer))
         try:
-            with self._room(channel.peer):
-                await self._serve(channel, hire)
+            hire = await talk.expect(HireBatch, FRAME_S)
+            with self._room(talk.peer):
+                await self._serve(talk, hire)
         except Busy as exc:
-            await channel.send(codec.encode(Declined("busy", str(exc))))
+            await talk.send(Declined("busy", str(exc)))
         except Refuse as exc:
-            await channel.send(codec.encode(exc.declined))
+            await talk.send(exc.declined)
+        except Malformed as exc:
+            raise RemoteError(talk.peer, str(exc)) from exc
         except trio.TooSlowError:
             log.info("requester_went_silent")
         except (LocalError, ExecutorCrashed) as exc:
             log.warning("batch_failed", reason=str(exc))
-            await channel.send(codec.encode(Declined("failed", str(exc))))
+            await talk.send(Declined("failed", str(exc)))
 
     @contextmanager
     def _room(self, peer: PeerId) -> Iterator[None]:
@@ -121,15 +136,15 @@ class BatchWorker:
             self._open[peer] -= 1
             self._open += Counter()  # forget peers at zero
 
-    async def _serve(self, channel: Channel, hire: HireBatch) -> None:
-        offer = self._consider(channel.peer, hire)
-        await channel.send(codec.encode(Ready()))
-        specs = await self._receive(channel, offer)
-        entry = self._check_terms(channel.peer, hire, offer, specs)
+    async def _serve(self, talk: BatchTalk, hire: HireBatch) -> None:
+        offer = self._consider(talk.peer, hire)
+        await talk.send(Ready())
+        specs = await self._receive(talk, offer)
+        entry = self._check_terms(talk.peer, hire, offer, specs)
         deadline_ms = specs[0].deadline_ms
         left_s = (deadline_ms - self._context.now_ms()) / 1000
         with self._taken.hold([offer.id, *offer.jobs], deadline_ms), trio.move_on_after(left_s):
-            await self._work(channel, offer, specs, entry)
+            await self._work(talk, offer, specs, entry)
 
     def _consider(self, peer: PeerId, hire: HireBatch) -> BatchOffer:
         """The batch, in order by itself.
@@ -149,22 +164,18 @@ class BatchWorker:
             raise Refuse("refused", f"a draw of 1 to {AUDITS_MAX} jobs expected: a batch without audit earns nothing")
         return offer
 
-    async def _receive(self, channel: Channel, offer: BatchOffer) -> list[JobSpec]:
+    async def _receive(self, talk: BatchTalk, offer: BatchOffer) -> list[JobSpec]:
         """The jobs that the offer names, in its order.
 
         Raises:
             Malformed: others, or more than the bytes of a batch.
             trio.TooSlowError: the requester went silent.
         """
-        specs, left = [], BATCH_BYTES_MAX
+        specs = []
         for job in offer.jobs:
-            with trio.fail_after(FRAME_S):
-                frame = await channel.receive()
-            left -= len(frame)
-            if left < 0:
-                raise Malformed(f"jobs of more than {BATCH_BYTES_MAX} bytes")
-            spec = unseal(codec.decode(BatchJob, frame).spec, "job", JobSpec, author=channel.peer)
-            if spec.id != job or spec.requester != channel.peer:
+            said = await talk.expect(BatchJob, FRAME_S)
+            spec = unseal(said.spec, "job", JobSpec, author=talk.peer)
+            if spec.id != job or spec.requester != talk.peer:
                 raise Malformed("not the job that the offer names")
             specs.append(spec)
         return specs
@@ -190,41 +201,40 @@ class BatchWorker:
             raise Refuse("price", "what wrongly rejected batches cost is more than this one earns")
         return entry
 
-    async def _work(self, channel: Channel, offer: BatchOffer, specs: Sequence[JobSpec], entry: Entry) -> None:
+    async def _work(self, talk: BatchTalk, offer: BatchOffer, specs: Sequence[JobSpec], entry: Entry) -> None:
         context = self._context
         try:
             accept = await context.ledger.accept(entry)
         except (LocalError, RemoteError, TransportError) as exc:
             raise Refuse("credit", str(exc)) from exc
-        await channel.send(codec.encode(Hired(codec.encode(accept))))
-        log = context.log.bind(batch=offer.id.hex()[:12], requester=short(channel.peer), jobs=len(specs))
+        await talk.send(Hired(codec.encode(accept)))
+        log = context.log.bind(batch=offer.id.hex()[:12], requester=short(talk.peer), jobs=len(specs))
         log.info("batch_accepted", audits=offer.sampling.size)
-        done = [await self._run(channel, index, spec) for index, spec in enumerate(specs)]
+        done = [await self._run(talk, index, spec) for index, spec in enumerate(specs)]
         answers = [seal(context.identity, "commitment", each.promise) for each in done]
         promise = commit_batch(offer, [each.promise.root for each in done])
         committed = BatchCommitted(seal(context.identity, "batch.commitment", promise), answers)
-        await channel.send(codec.encode(committed))
-        with trio.fail_after(FRAME_S):
-            reveal = codec.decode(BatchReveal, await channel.receive())
-        await self._open_up(channel, offer, specs, done, reveal)
+        await talk.send(committed)
+        reveal = await talk.expect(BatchReveal, FRAME_S)
+        await self._open_up(talk, offer, specs, done, reveal)
         log.info("batch_delivered")
 
-    async def _run(self, channel: Channel, index: int, spec: JobSpec) -> Done:
+    async def _run(self, talk: BatchTalk, index: int, spec: JobSpec) -> Done:
         context = self._context
-        async with self._turn(channel, index):
+        async with self._turn(talk, index):
             reporter = Reporter(partial(BatchWorking, index))
-            output, trace = await run_reported(context.pool, spec, channel, reporter)
+            output, trace = await run_reported(context.pool, spec, talk.send, reporter)
         salt = secrets.token_bytes(SALT_BYTES)
         return Done(output, trace, salt, commitment.commit(spec.id, output, trace, salt))
 
     @asynccontextmanager
-    async def _turn(self, channel: Channel, index: int) -> AsyncIterator[None]:
+    async def _turn(self, talk: BatchTalk, index: int) -> AsyncIterator[None]:
         """A slot for the next run; while others hold it, the requester hears that we are still there."""
 
         async def beat() -> None:
             while True:
                 await trio.sleep(BEAT_S)
-                await channel.send(codec.encode(BatchWorking(index, 0, 0)))
+                await talk.send(BatchWorking(index, 0, 0))
 
         async with AsyncExitStack() as held:
             async with trio.open_nursery() as nursery:
@@ -234,7 +244,7 @@ class BatchWorker:
             yield
 
     async def _open_up(
-        self, channel: Channel, offer: BatchOffer, specs: Sequence[JobSpec], done: Sequence[Done], reveal: BatchReveal
+        self, talk: BatchTalk, offer: BatchOffer, specs: Sequence[JobSpec], done: Sequence[Done], reveal: BatchReveal
     ) -> None:
         """Hand over all answers: first those that were picked, with their traces.
 
@@ -248,10 +258,20 @@ class BatchWorker:
             raise Malformed(f"{len(reveal.secrets)} secrets for {len(chosen)} picked jobs")
         for index, secret in zip(chosen, reveal.secrets, strict=True):
             jury.check_secret(specs[index], secret)
-        for opening in openings:
-            each = done[opening.index]
-            await channel.send(codec.encode(Opened(opening, each.output, each.trace, each.salt)))
-        for index, each in enumerate(done):
-            if index not in chosen:
-                proof = prove_output(each.output, each.trace, each.salt)
-                await channel.send(codec.encode(Unchecked(index, each.output, each.salt, proof)))
+        handed: list[Carried] = []
+        with ExitStack() as lent:
+            for opening in openings:
+                each = done[opening.index]
+                answer = self._lend(lent, talk, Answered(each.output, each.trace))
+                handed.append(answer)
+                await talk.send(Opened(opening, answer, each.salt))
+            for index, each in enumerate(done):
+                if index not in chosen:
+                    proof = prove_output(each.output, each.trace, each.salt)
+                    handed.append(self._lend(lent, talk, each.output))
+                    await talk.send(Unchecked(index, handed[-1], each.salt, proof))
+            if any(isinstance(each, Named) for each in handed):
+                await talk.heard_out(HANDOVER_S)
+
+    def _lend(self, lent: ExitStack, talk: BatchTalk, material: Wire) -> Carried:
+        return lent.enter_context(self._context.shelf.lend(material, [talk.peer]))

@@ -25,7 +25,7 @@ from node.market.auditor import audit
 from node.market.batch_plan import BatchPlan
 from node.market.context import Context
 from node.market.finder import Finder, NotEnough
-from node.market.lending import LEND_PROTOCOL, LendAsk, LendJob, Lent
+from node.market.lending import LEND, LendAsk, LendJob
 from node.market.payer import Payer
 from node.market.requester import RELEASE_S
 from verify import jury
@@ -34,7 +34,6 @@ from verify.commitment import SALT_BYTES, commit
 from verify.messages import JuryAsk
 from verify.round import Outcome
 from wire import codec
-from wire.call import call
 from wire.envelope import Envelope, seal, unseal
 from wire.errors import Busy, LocalError, Malformed, RemoteError, TransportError
 from wire.job import Commitment, JobSpec, PoolMember
@@ -209,9 +208,8 @@ class Canaries:
         """
         promises = [commit(each.spec.id, each.claim.output, each.claim.trace, each.salt) for each in canaries]
         jobs = [LendJob(each.sealed, promise, each.mark) for each, promise in zip(canaries, promises, strict=True)]
-        with trio.fail_after(self._context.settings.accept_s):
-            ask = LendAsk(codec.encode(offer), jobs)
-            lent = await call(self._context.transport, lender, LEND_PROTOCOL, ask, Lent)
+        ask = LendAsk(codec.encode(offer), jobs)
+        lent = await self._context.rpc.call(lender, LEND, ask, timeout_s=self._context.settings.accept_s)
         signed = [unseal(each, "commitment", Commitment, author=lender) for each in lent.commitments]
         accept = decode_entry(lent.accept)
         check_entry(accept)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import trio
 
-from node.market.auditor import ask_juror, ask_reveal
+from node.market.auditor import ROUND_TIMES, ask_juror, ask_reveal
 from node.market.context import Context
-from node.market.messages import DISPUTE_PROTOCOL, DisputeAsk
+from node.market.messages import DISPUTE_ENTRY, DISPUTE_OPENING, DISPUTE_SHOWN, DisputeAsk
 from verify import bisection
 from verify.bisection import AskEntry, AskOpening, AskShown, Recompute, Ruling, Terms
 from verify.escalation import Action, AtLevel, Escalated, Escalation, Final, InDispute
@@ -21,8 +21,7 @@ from verify.escalation import Outcome as Ended
 from verify.ladder import Level
 from verify.messages import JuryAsk
 from verify.round import AskJuror, AskReveal, Blame, Outcome, PassedOver, Timing
-from wire.call import Refused, call
-from wire.errors import Busy, LocalError, Malformed, RemoteError, TransportError
+from wire.errors import Busy, LocalError, Malformed, Refused, RemoteError, TransportError
 from wire.job import JobSpec
 from wire.peer import PeerId, short, to_text
 from workloads.executor import ExecutorCrashed
@@ -99,7 +98,7 @@ class _Driver:
         machine = self._machine
         try:
             answer = await ask_juror(self._context, peer, machine.rounds[level].ask)
-        except (RemoteError, TransportError) as exc:
+        except (RemoteError, TransportError, Busy) as exc:
             actions = machine.on_silent(trio.current_time(), level, peer, str(exc))
         else:
             actions = machine.on_answer(trio.current_time(), level, peer, answer)
@@ -109,7 +108,7 @@ class _Driver:
         machine = self._machine
         try:
             envelope = await ask_reveal(self._context, action)
-        except (RemoteError, TransportError) as exc:
+        except (RemoteError, TransportError, Busy) as exc:
             actions = machine.on_silent(trio.current_time(), level, action.peer, str(exc))
         else:
             actions = machine.on_reveal(trio.current_time(), level, action.peer, envelope)
@@ -136,24 +135,25 @@ class _Driver:
     ) -> None:
         """Ask a side for what the search needs next."""
         machine, peer = self._machine, action.peer
-        case, transport = machine.rounds[level_of(machine, challenger)].case, self._context.transport
+        case = machine.rounds[level_of(machine, challenger)].case
+        rpc, seconds = self._context.rpc, ROUND_TIMES * self._context.settings.juror_s
         job, root = case.job, case.root
         actions: list[Action]
         try:
             match action:
                 case AskEntry():
-                    ask = DisputeAsk(job, root, "entry", 0)
-                    entry = await call(transport, peer, DISPUTE_PROTOCOL, ask, bisection.Entry)
+                    ask = DisputeAsk(job, root, 0)
+                    entry = await rpc.call(peer, DISPUTE_ENTRY, ask, timeout_s=seconds)
                     actions = machine.on_entry(trio.current_time(), challenger, peer, entry)
                 case AskOpening(_, index):
-                    ask = DisputeAsk(job, root, "opening", index)
-                    opening = await call(transport, peer, DISPUTE_PROTOCOL, ask, bisection.Opening)
+                    ask = DisputeAsk(job, root, index)
+                    opening = await rpc.call(peer, DISPUTE_OPENING, ask, timeout_s=seconds)
                     actions = machine.on_opening(trio.current_time(), challenger, peer, opening)
                 case AskShown(_, step):
-                    ask = DisputeAsk(job, root, "shown", step)
-                    shown = await call(transport, peer, DISPUTE_PROTOCOL, ask, bisection.Shown)
+                    ask = DisputeAsk(job, root, step)
+                    shown = await rpc.call(peer, DISPUTE_SHOWN, ask, timeout_s=seconds)
                     actions = machine.on_shown(trio.current_time(), challenger, peer, shown)
-        except (RemoteError, TransportError) as exc:
+        except (RemoteError, TransportError, Busy) as exc:
             if isinstance(exc, RemoteError) and not isinstance(exc, Refused):
                 self._context.blame(exc)
             self._context.log.info("side_silent", peer=short(peer), reason=str(exc))
@@ -194,7 +194,7 @@ async def climb(
         Fault: ladder or material are not in order.
     """
     seconds = context.settings.juror_s
-    timing = Timing(answer_s=seconds, reveal_s=seconds, grace_s=seconds, round_s=4 * seconds)
+    timing = Timing(answer_s=seconds, reveal_s=seconds, grace_s=seconds, round_s=ROUND_TIMES * seconds)
 
     def terms(challenger: PeerId) -> Terms:
         assert terms_of is not None, "asked where there are disputes"

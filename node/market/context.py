@@ -13,6 +13,7 @@ import trio
 from ledger.service import Ledger
 from node.config import Settings
 from node.keys import Keyring
+from node.market.material import Fetcher, Shelf
 from node.records import Records
 from verify.calibration import Calibration
 from verify.juror import JurorSigner
@@ -112,6 +113,8 @@ class Context:
     identity: NodeIdentity
     transport: Transport
     rpc: Rpc
+    shelf: Shelf
+    fetcher: Fetcher
     ledger: Ledger
     pool: Executors
     calibrations: Mapping[bytes, Calibration]

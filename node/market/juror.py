@@ -8,13 +8,17 @@ from ledger.entry import Offer
 from node.market import pricing
 from node.market.chains import accusation
 from node.market.context import Context
+from node.market.material import Answered
+from node.market.messages import AuditAsk
 from node.market.sides import Keeper
 from verify import verdict
+from verify.case import open_spec
+from verify.faults import Fault
 from verify.juror import AskRefused, Hearing, Juror
 from verify.messages import JuryAnswer, JuryAsk, RevealAsk
 from verify.verdict import Finding
 from wire.envelope import Envelope
-from wire.errors import Busy, LocalError, Malformed, StorageError, TransportError
+from wire.errors import Busy, LocalError, Malformed, RemoteError, StorageError, TransportError
 from wire.job import Expected
 from wire.peer import PeerId, short
 from workloads.executor import ExecutorCrashed
@@ -24,17 +28,18 @@ OFFER_S = 5.0
 
 
 class JurorService:
-    """Answers `/quorate/audit/1` and `/quorate/reveal/1`."""
+    """Answers `jury.audit` and `jury.reveal`."""
 
     def __init__(self, context: Context, accused: Keeper) -> None:
         self._context = context
         self._accused = accused
         self._juror = Juror(context.identity, context.calibrations)
 
-    async def audit(self, peer: PeerId, ask: JuryAsk) -> JuryAnswer:
+    async def audit(self, peer: PeerId, sent: AuditAsk) -> JuryAnswer:
         """Judge an answer and seal the vote."""
         context = self._context
         context.slots.check()
+        ask = await self._read(peer, sent)
         hearing = self._juror.consider(peer, ask, now_ms=context.now_ms())
         if hearing.answer is not None:
             return hearing.answer
@@ -48,6 +53,25 @@ class JurorService:
         log = context.log.bind(job=hearing.case.job.hex()[:12], requester=short(peer))
         log.info("audited", worker=short(hearing.case.worker), verdict=found.verdict, why=found.why)
         return answer
+
+    async def _read(self, peer: PeerId, sent: AuditAsk) -> JuryAsk:
+        """The case, with what was judged; a stranger who only claims to have one makes us fetch nothing.
+
+        Raises:
+            RemoteError: the case is not in order. Busy: what was judged cannot be had now.
+        """
+        try:
+            if open_spec(sent.spec).requester != peer:
+                raise AskRefused(peer, "sender", "not the requester of this job")
+            answered = await self._context.fetcher.take(peer, sent.answer, Answered)
+        except Fault as exc:
+            raise AskRefused(peer, exc.code, exc.detail) from exc
+        except Malformed as exc:
+            raise RemoteError(peer, str(exc), penalty=0.2) from exc
+        except (TransportError, trio.TooSlowError) as exc:
+            raise Busy(1.0, f"the answer could not be fetched: {exc}") from exc
+        output, trace = answered.output, answered.trace
+        return JuryAsk(sent.spec, sent.commitment, sent.secret, sent.salt, sent.pool, output, trace)
 
     def _accuse(self, hearing: Hearing, result: Expected) -> None:
         """If we reject, remember which step is wrong: we may have to prove it against the worker."""

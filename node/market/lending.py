@@ -1,4 +1,4 @@
-"""Lending one's name to a canary: `/quorate/lend/1`, one call, both of its messages and the lender's side.
+"""Lending one's name to a canary: `canary.lend`, one call, both of its messages and the lender's side.
 
 A canary needs a worker whose name stands on its commitment, one with a past like any other. The lender signs only for
 jobs whose nonce is the hash of a mark over the very answer: that proves to it, and to whoever is shown the mark, that
@@ -19,8 +19,8 @@ from wire.envelope import Envelope, seal, unseal
 from wire.errors import LocalError, Malformed, RemoteError
 from wire.job import Commitment, JobSpec
 from wire.peer import PeerId, short
+from wire.rpc.seam import Method
 
-LEND_PROTOCOL = "/quorate/lend/1"
 LEAVES_MAX = 33
 
 
@@ -46,8 +46,11 @@ class Lent(Wire, frozen=True):
     commitments: list[Envelope]
 
 
+LEND = Method("canary.lend", LendAsk, Lent)
+
+
 class Lender:
-    """Serves `/quorate/lend/1`."""
+    """Answers `canary.lend`."""
 
     def __init__(self, context: Context, taken: Taken) -> None:
         self._context = context

@@ -1,26 +1,23 @@
-"""Frames of the market's protocols, each a tagged struct so that one decode accepts exactly what may come.
+"""Methods of the market and their messages; where several may come, each is a tagged struct, so that one decode accepts
+exactly those.
 
-`/quorate/job/1`, a channel: requester to worker Hire, Reveal; worker to requester Hired, Working, Committed,
-Delivered, Declined. `/quorate/audit/1` and `/quorate/reveal/1`, requester to juror, one call each: the messages are
-those of `verify.messages`. `/quorate/dispute/1`, requester to a side of a dispute, one call each: DisputeAsk, answered
-by what it asks for (`verify.bisection`). `/quorate/paid/1`, payer to payee, one call: Paid, answered by Settled.
-Format: docs/spec/market.md.
+`job.hire`, a stream: requester to worker Hire, Reveal; worker to requester Hired, Working, Committed, Delivered,
+Declined. `jury.audit` and `jury.reveal`, requester to juror, one call each. `dispute.entry`, `dispute.opening` and
+`dispute.shown`, requester to a side of a dispute, one call each (`verify.bisection`). `pay.told`, payer to payee, one
+call. Format: docs/spec/market.md.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-from wire import codec
+from node.market.material import Carried
+from verify.bisection import Entry, Opening, Shown
+from verify.messages import JuryAnswer, RevealAsk
 from wire.codec import Wire
 from wire.envelope import Envelope
-from wire.job import Output, Trace
-
-JOB_PROTOCOL = "/quorate/job/1"
-AUDIT_PROTOCOL = "/quorate/audit/1"
-REVEAL_PROTOCOL = "/quorate/reveal/1"
-DISPUTE_PROTOCOL = "/quorate/dispute/1"
-PAID_PROTOCOL = "/quorate/paid/1"
+from wire.job import PoolMember
+from wire.rpc.seam import Method
 
 
 class Hire(Wire, frozen=True, tag="hire"):
@@ -70,20 +67,30 @@ class Committed(Wire, frozen=True, tag="committed"):
 
 
 class Delivered(Wire, frozen=True, tag="delivered"):
-    """The answer, how it came about, and the salt that opens the commitment."""
+    """The answer with how it came about (`node.market.material.Answered`), and the salt that opens the commitment."""
 
-    output: Output
-    trace: Trace
+    answer: Carried
     salt: bytes
 
 
+class AuditAsk(Wire, frozen=True):
+    """A `verify.messages.JuryAsk` on its way to a juror: output and trace (`Answered`) may be long."""
+
+    spec: Envelope
+    commitment: Envelope
+    secret: bytes
+    salt: bytes
+    pool: list[PoolMember]
+    answer: Carried
+
+
 class DisputeAsk(Wire, frozen=True):
-    """What a side of a dispute is asked for: its `Entry`, the `Opening` of leaf `index`, or both states of step `index`
-    as `Shown` (the worker only). `job` is that of the level at which the challenger sat."""
+    """What a side of a dispute is asked for, by the method: its `Entry` (`index` is 0), the `Opening` of leaf `index`,
+    or both states of step `index` as `Shown` (the worker only). `job` is that of the level at which the challenger sat.
+    """
 
     job: bytes
     root: bytes
-    want: Literal["entry", "opening", "shown"]
     index: int
 
 
@@ -104,13 +111,12 @@ class Settled(Wire, frozen=True):
 
 
 FromWorker = Hired | Working | Committed | Delivered | Declined
+FromRequester = Hire | Reveal
 
-
-def decode_from_worker(frame: bytes) -> FromWorker:
-    """What a worker may send.
-
-    Raises:
-        Malformed: anything else.
-    """
-    message: FromWorker = codec.decode(cast(Any, FromWorker), frame)
-    return message
+HIRE: Method[FromRequester, FromWorker] = Method("job.hire", cast(Any, FromRequester), cast(Any, FromWorker))
+AUDIT = Method("jury.audit", AuditAsk, JuryAnswer)
+REVEAL = Method("jury.reveal", RevealAsk, Envelope)
+DISPUTE_ENTRY = Method("dispute.entry", DisputeAsk, Entry)
+DISPUTE_OPENING = Method("dispute.opening", DisputeAsk, Opening)
+DISPUTE_SHOWN = Method("dispute.shown", DisputeAsk, Shown)
+PAID = Method("pay.told", Paid, Settled)

@@ -16,16 +16,15 @@ from ledger.entry import Entry, Receipt, Settle, Verdict
 from node.keys import SecondKey
 from node.market.context import Context
 from node.market.judged import Judged
-from node.market.messages import PAID_PROTOCOL, Paid, Settled
+from node.market.messages import PAID, Paid, Settled
 from node.market.proof import bundle_hash
 from verify.jury import jury_hash
 from verify.receipt import OutcomeWord
 from verify.round import Outcome
 from wire import codec
-from wire.call import call
 from wire.certificate import assemble
 from wire.envelope import Envelope
-from wire.errors import LocalError, RemoteError, TransportError
+from wire.errors import Busy, LocalError, RemoteError, TransportError
 from wire.job import Certificate, Commitment, JobSpec, JurorReveal, Statement, VerdictWord
 from wire.limits import JURY_POOL_MAX
 from wire.peer import PeerId, short
@@ -34,7 +33,7 @@ NOTIFY_S = 10.0
 
 
 class Payer:
-    """Both ends of `/quorate/paid/1`.
+    """Both ends of `pay.told`.
 
     Args:
         context: ledger and transport.
@@ -131,9 +130,9 @@ class Payer:
     async def _tell(self, payee: PeerId, paid: Paid) -> None:
         with trio.move_on_after(NOTIFY_S):
             try:
-                settled = await call(self._context.transport, payee, PAID_PROTOCOL, paid, Settled)
+                settled = await self._context.rpc.call(payee, PAID, paid, timeout_s=NOTIFY_S)
                 await self._context.ledger.pull(payee, payee)
-            except (TransportError, RemoteError, LocalError) as exc:
+            except (TransportError, RemoteError, LocalError, Busy) as exc:
                 self._context.log.info("payee_not_told", payee=short(payee), reason=str(exc))
             else:
                 self._context.log.info("paid", payee=short(payee), settled=bool(settled.entry))

@@ -1,36 +1,36 @@
 """What a run tells the requester while it goes on: pieces that come fast are sent together, and none is lost.
 
-A frame per token would cost more than the token: at most one frame leaves every `PERIOD_S`, holding the newest count
-and all text since the last one.
+A message per token would cost more than the token: at most one leaves every `PERIOD_S`, holding the newest count and
+all text since the last one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import Generic, Protocol, TypeVar
 
 import trio
 
-from node.market.messages import Working
-from wire import codec
 from wire.codec import Wire
-from wire.errors import LocalError, TransportError
+from wire.errors import LocalError, QuorateError
 from wire.job import JobSpec, Output, Trace
-from wire.transport import Channel
 from workloads.executor import Event, ExecutorCrashed, Progress
 
 PERIOD_S = 0.05
 
 
-class Reporter:
+W = TypeVar("W", bound=Wire)
+
+
+class Reporter(Generic[W]):
     """Takes events as they come (`emit`) and sends them on (`forward`) until `finish`.
 
     Args:
-        frame: makes the frame, from steps done, steps in all, and text.
+        message: makes the message, from steps done, steps in all, and text.
     """
 
-    def __init__(self, frame: Callable[[int, int, str], Wire] = Working) -> None:
-        self._frame = frame
+    def __init__(self, message: Callable[[int, int, str], W]) -> None:
+        self._message = message
         self._done = 0
         self._total = 0
         self._pending = False
@@ -53,27 +53,27 @@ class Reporter:
         self._finished.set()
         self._fresh.set()
 
-    async def forward(self, channel: Channel) -> None:
+    async def forward(self, send: Callable[[W], Awaitable[None]]) -> None:
         """Send what comes, together where it comes fast.
 
         Raises:
-            TransportError: the channel ended.
+            QuorateError: the conversation ended.
         """
         while not self._finished.is_set():
             await self._fresh.wait()
-            await self._send(channel)
+            await self._flush(send)
             with trio.move_on_after(PERIOD_S):
                 await self._finished.wait()
-        await self._send(channel)
+        await self._flush(send)
 
-    async def _send(self, channel: Channel) -> None:
+    async def _flush(self, send: Callable[[W], Awaitable[None]]) -> None:
         if not self._pending:
             return
         self._pending = False
-        working = self._frame(self._done, self._total, "".join(self._text))
+        working = self._message(self._done, self._total, "".join(self._text))
         self._text.clear()
         self._fresh = trio.Event()
-        await channel.send(codec.encode(working))
+        await send(working)
 
 
 class Runs(Protocol):
@@ -84,11 +84,13 @@ class Runs(Protocol):
         ...
 
 
-async def run_reported(pool: Runs, spec: JobSpec, channel: Channel, reporter: Reporter) -> tuple[Output, Trace]:
+async def run_reported(
+    pool: Runs, spec: JobSpec, send: Callable[[W], Awaitable[None]], reporter: Reporter[W]
+) -> tuple[Output, Trace]:
     """Run a model, telling the requester how far it is; a requester that went away cancels the run.
 
     Raises:
-        TransportError: the requester went away.
+        QuorateError: the requester went away.
         LocalError, ExecutorCrashed: the run failed.
     """
     outcome: tuple[Output, Trace] | None = None
@@ -97,8 +99,8 @@ async def run_reported(pool: Runs, spec: JobSpec, channel: Channel, reporter: Re
     async def report() -> None:
         nonlocal failure
         try:
-            await reporter.forward(channel)
-        except TransportError as exc:
+            await reporter.forward(send)
+        except QuorateError as exc:
             failure = exc
             nursery.cancel_scope.cancel()
 

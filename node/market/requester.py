@@ -25,20 +25,22 @@ from node.market.climber import climb
 from node.market.context import Context
 from node.market.finder import Finder, NotEnough, Offered, Pool
 from node.market.judged import Judged, record
+from node.market.material import Answered
 from node.market.messages import (
-    JOB_PROTOCOL,
+    HIRE,
     Committed,
     Declined,
     Delivered,
+    FromRequester,
     FromWorker,
     Hired,
     Reveal,
     Working,
-    decode_from_worker,
 )
 from node.market.payer import Payer
 from node.market.plan import Answer, Plan, asks_of, hire_of, promises_of, reasons
 from node.market.proof import prove
+from node.market.talk import Talk
 from node.records import observe_jurors
 from recommend.rank import Choice
 from verify import jury
@@ -51,16 +53,17 @@ from verify.ladder import NONCE_BYTES, Level, build_ladder, level_secret, levels
 from verify.receipt import OutcomeWord
 from wire import codec
 from wire.envelope import seal
-from wire.errors import Busy, LocalError, Malformed, RemoteError, StorageError, TransportError
+from wire.errors import Busy, LocalError, Malformed, Refused, RemoteError, StorageError, TransportError, Unreachable
 from wire.job import INPUTS, Commitment, JobSpec, parts
 from wire.peer import PeerId, to_text
-from wire.transport import Channel
 from workloads.executor import NUMERICS
 
 T = TypeVar("T")
 
 RELEASE_S = 2.0
 """Seconds to record that an attempt is over when the job is being cancelled."""
+
+LEFT_S_MAX = 24 * 3600.0 - 1.0
 
 
 class WorkerFailed(Exception):
@@ -69,6 +72,10 @@ class WorkerFailed(Exception):
     def __init__(self, word: str, reason: str) -> None:
         super().__init__(reason)
         self.word = word
+
+
+TALK_ENDS = (Malformed, InvalidEntry, RemoteError, TransportError, Busy, trio.TooSlowError, WorkerFailed)
+"""How a conversation with a worker may end, but for an answer."""
 
 
 class JobFailed(Exception):
@@ -340,45 +347,46 @@ class Requester:
             WorkerFailed: whatever the worker did or failed to do.
         """
         try:
-            with trio.fail_after(self._context.settings.accept_s):
-                channel = await self._context.transport.open(plan.worker, JOB_PROTOCOL)
-        except (TransportError, trio.TooSlowError) as exc:
-            raise WorkerFailed("unreachable", str(exc) or "no connection in time") from exc
-        try:
-            return await self._follow(job, plan, offer, channel)
-        except (Malformed, InvalidEntry) as exc:
-            self._context.blame(RemoteError(plan.worker, str(exc), penalty=0.3))
-            raise WorkerFailed("broke a rule", str(exc)) from exc
-        except RemoteError as exc:
-            self._context.blame(exc)
-            raise WorkerFailed("broke a rule", exc.reason) from exc
-        except TransportError as exc:
-            raise WorkerFailed("died", str(exc) or "the connection ended") from exc
-        except trio.TooSlowError as exc:
-            raise WorkerFailed("stalled", "no sign of life in time") from exc
-        finally:
-            await channel.aclose()
+            async with self._context.rpc.stream(plan.worker, HIRE, timeout_s=left_s()) as stream:
+                return await self._follow(job, plan, offer, Talk(stream))
+        except TALK_ENDS as exc:
+            raise self._failed(plan.worker, exc) from exc
 
-    async def _follow(self, job: Job, plan: Plan, offer: Entry, channel: Channel) -> Answer:
+    def _failed(self, worker: PeerId, exc: Exception) -> WorkerFailed:
+        """Why the conversation with a worker ended, one of `TALK_ENDS`; whoever broke a rule is blamed."""
+        match exc:
+            case WorkerFailed():
+                return exc
+            case Malformed() | InvalidEntry():
+                self._context.blame(RemoteError(worker, str(exc), penalty=0.3))
+                return WorkerFailed("broke a rule", str(exc))
+            case Refused():
+                return WorkerFailed("died", exc.reason)
+            case RemoteError():
+                self._context.blame(exc)
+                return WorkerFailed("broke a rule", exc.reason)
+            case Unreachable():
+                return WorkerFailed("unreachable", str(exc))
+            case trio.TooSlowError():
+                return WorkerFailed("stalled", "no sign of life in time")
+        return WorkerFailed("died", str(exc) or "the connection ended")
+
+    async def _follow(self, job: Job, plan: Plan, offer: Entry, talk: Talk[FromRequester, FromWorker]) -> Answer:
         settings = self._context.settings
-        await channel.send(codec.encode(hire_of(plan, offer)))
-        hired = await _expect(channel, Hired, settings.accept_s)
+        await talk.send(hire_of(plan, offer))
+        hired = await _expect(talk, Hired, settings.accept_s)
         accept = check_accept(hired, offer)
         self._board.update(job, "running")
-        while True:
-            with trio.fail_after(settings.stall_s):
-                frame = decode_from_worker(await channel.receive())
-            if isinstance(frame, Working):
-                self._board.event(job, "running", done=frame.done, total=frame.total, text=frame.text)
-            elif isinstance(frame, Committed):
-                promises = promises_of(frame, plan)
-                break
-            else:
-                raise _unexpected(channel, frame)
-        await channel.send(codec.encode(Reveal(plan.secrets[0])))
-        delivered = await _expect(channel, Delivered, settings.stall_s)
-        check_opening(promises[0], delivered.output, delivered.trace, delivered.salt)
-        return Answer(accept, frame.commitments, delivered.output, delivered.trace, delivered.salt)
+        while isinstance(said := await talk.receive(settings.stall_s), Working):
+            self._board.event(job, "running", done=said.done, total=said.total, text=said.text)
+        if not isinstance(said, Committed):
+            raise _unexpected(talk, said)
+        promises = promises_of(said, plan)
+        await talk.send(Reveal(plan.secrets[0]))
+        delivered = await _expect(talk, Delivered, settings.stall_s)
+        answered = await self._context.fetcher.take(plan.worker, delivered.answer, Answered)
+        check_opening(promises[0], answered.output, answered.trace, delivered.salt)
+        return Answer(accept, said.commitments, answered.output, answered.trace, delivered.salt)
 
     def _show_jury(self, job: Job, peers: Sequence[PeerId]) -> None:
         self._board.event(job, "auditing", jury=[to_text(peer) for peer in peers])
@@ -410,16 +418,20 @@ def calibration_of(context: Context, request: Request) -> Calibration:
         raise JobFailed("not_calibrated", str(exc)) from exc
 
 
-async def _expect(channel: Channel, kind: type[T], within_s: float) -> T:
-    """The next frame, which must be of `kind`."""
-    with trio.fail_after(within_s):
-        frame = decode_from_worker(await channel.receive())
-    if not isinstance(frame, kind):
-        raise _unexpected(channel, frame)
-    return frame
+def left_s() -> float:
+    """Seconds that a conversation of this job may take: what the job has left, and a little, for it ends by the job."""
+    return min(max(trio.current_effective_deadline() - trio.current_time(), 0.0), LEFT_S_MAX) + 1.0
 
 
-def _unexpected(channel: Channel, frame: FromWorker) -> Exception:
-    if isinstance(frame, Declined):
-        return WorkerFailed("declined", f"{frame.code}: {frame.reason}")
-    return RemoteError(channel.peer, f"{type(frame).__name__} out of turn", penalty=0.2)
+async def _expect(talk: Talk[FromRequester, FromWorker], kind: type[T], within_s: float) -> T:
+    """The next message, which must be of `kind`."""
+    message = await talk.receive(within_s)
+    if not isinstance(message, kind):
+        raise _unexpected(talk, message)
+    return message
+
+
+def _unexpected(talk: Talk[FromRequester, FromWorker], message: FromWorker) -> Exception:
+    if isinstance(message, Declined):
+        return WorkerFailed("declined", f"{message.code}: {message.reason}")
+    return talk.out_of_turn(message)

@@ -1,7 +1,7 @@
 """The two sides of a dispute: a worker that stands by its states, and a juror that accuses one step.
 
 Both keep a list of states from the moment at which they may have to defend it to the job's deadline, so many at once,
-and answer what the requester asks (`/quorate/dispute/1`). A worker takes no ladder for which it has no room: a side
+and answer what the requester asks (`dispute.*`). A worker takes no ladder for which it has no room: a side
 that cannot answer loses.
 """
 
@@ -80,7 +80,7 @@ class Keeper:
 
 
 class Sides:
-    """Answers `/quorate/dispute/1`.
+    """Answers the calls of disputes.
 
     Args:
         signer: this node's identity.
@@ -91,23 +91,40 @@ class Sides:
         self._signer = signer
         self._defended, self._accused = defended, accused
 
-    async def answer(self, peer: PeerId, ask: DisputeAsk) -> Entry | Opening | Shown:
-        """What was asked for.
+    async def entry(self, peer: PeerId, ask: DisputeAsk) -> Entry:
+        """Our signed list of states, both ends opened.
 
         Raises:
-            AskRefused: nothing is kept for this answer, another requester asks, or there is no such state or step.
+            AskRefused: nothing is kept for this answer, or another requester asks.
         """
+        return self._book(peer, ask)[1].enter(self._signer)
+
+    async def opening(self, peer: PeerId, ask: DisputeAsk) -> Opening:
+        """A leaf of the list.
+
+        Raises:
+            AskRefused: as `entry`, or there is no such leaf.
+        """
+        room, book = self._book(peer, ask)
+        if not 0 <= ask.index < len(room.leaves):
+            raise AskRefused(peer, "dispute.index", f"no opening {ask.index}")
+        return book.open(ask.index)
+
+    async def shown(self, peer: PeerId, ask: DisputeAsk) -> Shown:
+        """Both states of a step.
+
+        Raises:
+            AskRefused: as `entry`, there is no such step, or we are the juror.
+        """
+        room, book = self._book(peer, ask)
+        if not room.states or not 0 <= ask.index < len(room.leaves) - 1:
+            raise AskRefused(peer, "dispute.index", f"no step {ask.index}")
+        return book.show(ask.index)
+
+    def _book(self, peer: PeerId, ask: DisputeAsk) -> tuple[Room, StateBook]:
         room = self._defended.find(ask.job, ask.root) or self._accused.find(ask.job, ask.root)
         if room is None:
             raise AskRefused(peer, "dispute.unknown", "we keep no states for this", penalty=0.0)
         if room.requester != peer:
             raise AskRefused(peer, "sender", "not the requester of this job")
-        book = StateBook(ask.job, ask.root, room.leaves, room.states)
-        last = len(room.leaves) - 1
-        if ask.want == "entry":
-            return book.enter(self._signer)
-        if ask.want == "opening" and 0 <= ask.index <= last:
-            return book.open(ask.index)
-        if ask.want == "shown" and room.states and 0 <= ask.index < last:
-            return book.show(ask.index)
-        raise AskRefused(peer, "dispute.index", f"no {ask.want} {ask.index}")
+        return room, StateBook(ask.job, ask.root, room.leaves, room.states)

@@ -15,11 +15,23 @@ import trio
 from ledger.entry import Entry, InvalidEntry, Jury, Offer, decode_entry, majority
 from node.market.chains import has_steps, states_of
 from node.market.context import Context
-from node.market.messages import Committed, Declined, Delivered, Hire, Hired, Reveal
+from node.market.material import Answered, Named
+from node.market.messages import (
+    Committed,
+    Declined,
+    Delivered,
+    FromRequester,
+    FromWorker,
+    Hire,
+    Hired,
+    Reveal,
+    Working,
+)
 from node.market.progress import Reporter, run_reported
 from node.market.refuse import Refuse, check_spec
 from node.market.sides import Keeper, Room
 from node.market.taken import Taken
+from node.market.talk import Talk
 from verify import commitment, jury
 from verify.bisection import StateBook
 from verify.commitment import SALT_BYTES
@@ -31,67 +43,78 @@ from wire.errors import Busy, LocalError, Malformed, RemoteError, TransportError
 from wire.job import JobSpec, Output, Trace, check_spots
 from wire.limits import JURY_MAX
 from wire.peer import PeerId, short
-from wire.transport import Channel
+from wire.rpc.seam import Stream
 from workloads.executor import ExecutorCrashed
 
 FRAME_S = 20.0
 """Seconds that a requester has to send what it is its turn to send."""
 
+HANDOVER_S = 30.0
+"""Seconds that it has to take what it was sent."""
+
 
 class Worker:
-    """Serves `/quorate/job/1`."""
+    """Serves `job.hire`."""
 
     def __init__(self, context: Context, taken: Taken, defended: Keeper) -> None:
         self._context = context
         self._taken = taken
         self._defended = defended
 
-    async def serve(self, channel: Channel) -> None:
-        """One offer, from hire to delivery."""
-        with trio.move_on_after(FRAME_S) as silent:
-            hire = codec.decode(Hire, await channel.receive())
-        if silent.cancelled_caught:
-            return
+    async def serve(self, stream: Stream[FromWorker, FromRequester]) -> None:
+        """One offer, from hire to delivery.
+
+        Raises:
+            RemoteError: the requester broke a rule.
+        """
+        talk = Talk(stream)
         try:
-            specs, offer = self._consider(channel, hire)
+            hire = await talk.expect(Hire, FRAME_S)
+            await self._serve(talk, hire)
+        except trio.TooSlowError:
+            self._context.log.info("requester_went_silent", requester=short(talk.peer))
+        except Malformed as exc:
+            raise RemoteError(talk.peer, str(exc)) from exc
+
+    async def _serve(self, talk: Talk[FromWorker, FromRequester], hire: Hire) -> None:
+        try:
+            specs, offer = self._consider(talk.peer, hire)
             spec = specs[0]
         except Refuse as exc:
-            await channel.send(codec.encode(exc.declined))
+            await talk.send(exc.declined)
             return
         try:
             self._context.slots.check()
             left_s = (spec.deadline_ms - self._context.now_ms()) / 1000
             with self._taken.hold([each.id for each in specs], spec.deadline_ms), trio.move_on_after(left_s):
-                await self._work(channel, specs, offer)
+                await self._work(talk, specs, offer)
         except Busy as exc:
-            await channel.send(codec.encode(Declined("busy", str(exc))))
+            await talk.send(Declined("busy", str(exc)))
         except Refuse as exc:
-            await channel.send(codec.encode(exc.declined))
-        except trio.TooSlowError:
-            self._context.log.info("requester_went_silent", job=spec.id.hex()[:12])
+            await talk.send(exc.declined)
         except (LocalError, ExecutorCrashed) as exc:
             self._context.log.warning("job_failed", job=spec.id.hex()[:12], reason=str(exc))
-            await channel.send(codec.encode(Declined("failed", str(exc))))
+            await talk.send(Declined("failed", str(exc)))
 
-    def _consider(self, channel: Channel, hire: Hire) -> tuple[list[JobSpec], Entry]:
+    def _consider(self, peer: PeerId, hire: Hire) -> tuple[list[JobSpec], Entry]:
         """The spec of each level, one where there is no ladder, and the offer."""
         context = self._context
-        specs = [unseal(each, "job", JobSpec, author=channel.peer) for each in (hire.spec, *hire.above)]
+        specs = [unseal(each, "job", JobSpec, author=peer) for each in (hire.spec, *hire.above)]
         spec = specs[0]
-        if spec.requester != channel.peer:
+        if spec.requester != peer:
             raise Malformed("the requester is another peer")
         check_spec(context, spec)
         try:
             offer = decode_entry(hire.offer)
         except InvalidEntry as exc:
-            raise RemoteError(channel.peer, f"offer: {exc}") from exc
+            raise RemoteError(peer, f"offer: {exc}") from exc
         terms = Offer(
             job=spec.id,
             payee=context.identity.peer,
             price_micro=spec.price_micro,
             fee_micro=spec.fee_micro,
             rule="ladder" if hire.nonce else "one",
-            juries=_ladder(channel.peer, specs, hire.nonce, offer) if hire.nonce else majority(spec.id, spec.jury_size),
+            juries=_ladder(peer, specs, hire.nonce, offer) if hire.nonce else majority(spec.id, spec.jury_size),
             audits=0,
             expires_ms=spec.deadline_ms,
         )
@@ -99,7 +122,7 @@ class Worker:
             raise Refuse("refused", "the offer is not for this job")
         return specs, offer
 
-    async def _work(self, channel: Channel, specs: Sequence[JobSpec], offer: Entry) -> None:
+    async def _work(self, talk: Talk[FromWorker, FromRequester], specs: Sequence[JobSpec], offer: Entry) -> None:
         context, spec = self._context, specs[0]
         room = self._room(specs, offer)
         try:
@@ -107,21 +130,23 @@ class Worker:
                 accept = await context.ledger.accept(offer)
             except (LocalError, RemoteError, TransportError) as exc:
                 raise Refuse("credit", str(exc)) from exc
-            await channel.send(codec.encode(Hired(codec.encode(accept))))
-            log = context.log.bind(job=spec.id.hex()[:12], requester=short(channel.peer))
+            await talk.send(Hired(codec.encode(accept)))
+            log = context.log.bind(job=spec.id.hex()[:12], requester=short(talk.peer))
             log.info("job_accepted", kind=spec.kind, price_micro=spec.price_micro)
             async with context.slots.one():
-                output, trace = await run_reported(context.pool, spec, channel, Reporter())
+                output, trace = await run_reported(context.pool, spec, talk.send, Reporter(Working))
             salt = secrets.token_bytes(SALT_BYTES)
             promises = [commitment.commit(each.id, output, trace, salt) for each in specs]
-            await channel.send(codec.encode(Committed([seal(context.identity, "commitment", p) for p in promises])))
-            with trio.fail_after(FRAME_S):
-                reveal = codec.decode(Reveal, await channel.receive())
+            await talk.send(Committed([seal(context.identity, "commitment", p) for p in promises]))
+            reveal = await talk.expect(Reveal, FRAME_S)
             jury.check_secret(spec, reveal.secret)
             if room is not None:
                 _stand_by(room, spec, promises[0].root, output, trace)
-            await channel.send(codec.encode(Delivered(output, trace, salt)))
-            log.info("job_delivered")
+            with context.shelf.lend(Answered(output, trace), [talk.peer]) as carried:
+                await talk.send(Delivered(carried, salt))
+                log.info("job_delivered")
+                if isinstance(carried, Named):
+                    await talk.heard_out(HANDOVER_S)
         finally:
             if room is not None and not room.leaves:
                 self._defended.give_back(room)

@@ -3,7 +3,9 @@
 The server dials back through `dial_back`, from a fresh host, and only what its `Gate` admits. The client asks peers
 that it dialled from its listening port, anew whenever its connections or its own addresses have changed, and keeps
 what they say in `Observed` and `Claims`. Where those are few it asks peers that have connected to it, too: of them
-only good news count, and only of addresses of its own interfaces. Format: docs/spec/reach.md.
+only good news count, and only of addresses of its own interfaces. Each question has a channel of its own (`wire.call`):
+it is about the connection that is best now, and a channel that is kept for calls may still run over a relay.
+Format: docs/spec/reach.md.
 """
 
 from __future__ import annotations

@@ -16,14 +16,14 @@ import trio
 
 from node.figures import Outcomes
 from node.rpc.pump import Pump
-from node.rpc.streams import RpcStream
+from node.rpc.streams import RpcStream, Side
 from wire.errors import Busy, ChannelClosed, LocalError, Malformed, RemoteError, TransportError
 from wire.memory import Memory
 from wire.peer import PeerId
 from wire.rpc import packet
 from wire.rpc.frames import Refusal
 from wire.rpc.inbox import Message
-from wire.rpc.packet import Buffer, Packet
+from wire.rpc.packet import Packet
 from wire.rpc.seam import Method
 from wire.rpc.server import Arrived, Asked, Broke, Closed, Event, Opened, Server, Stopped
 from wire.serving import Blame, Bug, failure_of
@@ -97,9 +97,10 @@ class Answering:
         self._blame = blame
         self._on_bug = on_bug
         self._core = Server(unary)
-        self._pump = Pump(self._core, self._next_batch, self._written, self._due)
-        self._scopes: dict[int, trio.CancelScope] = {}
         self._streams: dict[int, RpcStream[Any, Any]] = {}
+        self._pump = Pump(self._core, self._next_batch, self._streams, self._due)
+        self._side = Side(self._core, self._pump)
+        self._scopes: dict[int, trio.CancelScope] = {}
         self._nursery: trio.Nursery
         self._jobs: deque[Job] = deque()
         self._idle = trio.lowlevel.ParkingLot()
@@ -110,8 +111,11 @@ class Answering:
         """The state, for those who look."""
         return self._core
 
-    async def run(self) -> None:
+    async def run(self, batch: bytes) -> None:
         """Answer until the channel ends.
+
+        Args:
+            batch: its first frame.
 
         Raises:
             Malformed, TransportError: how it ended.
@@ -123,9 +127,9 @@ class Answering:
                 nursery.start_soon(self._pump.watch)
                 nursery.start_soon(self._pump.write, self._channel)
                 while True:
-                    batch = await self._channel.receive()
                     self._handle(self._core.receive(batch, trio.current_time()))
                     self._count()
+                    batch = await self._channel.receive()
         finally:
             self._memory.leave(self._peer, self)
             self._core.lost()
@@ -164,10 +168,6 @@ class Answering:
             self._handle(events)
         return batch
 
-    def _written(self) -> None:
-        for stream in self._streams.values():
-            stream.sent()
-
     def _due(self) -> float:
         self._handle(self._core.expire(trio.current_time()))
         return float("inf")
@@ -197,7 +197,9 @@ class Answering:
         served = self._served[event.name]
         method, handler = served.method, served.stream
         assert handler is not None, "the core knows which methods stream"
-        stream: RpcStream[Any, Any] = RpcStream(self, self._peer, event.id, method.request, zipping=method.compress)
+        stream: RpcStream[Any, Any] = RpcStream(
+            self._side, self._peer, event.id, method.request, zipping=method.compress
+        )
         self._streams[event.id] = stream
         self._begin(event.id, event.name, partial(self._stream, handler, stream))
 
@@ -291,25 +293,3 @@ class Answering:
     async def _stream(self, handler: Callable[[Any], Awaitable[None]], stream: RpcStream[Any, Any]) -> None:
         await handler(stream)
         stream.finish()
-
-    # ---- `node.rpc.streams.Side`
-
-    def put(self, number: int, parts: Sequence[Buffer], *, last: bool, zipping: bool) -> None:
-        """Queue a message of a stream."""
-        if not self._core.post(number, parts, last=last, zipping=zipping):
-            raise Busy(1.0, "the caller does not take what it asked for")
-        self._pump.wake()
-
-    def finish(self, number: int) -> None:
-        """Queue the end of our side of a stream."""
-        self._core.finish(number)
-        self._pump.wake()
-
-    def taken(self, number: int) -> None:
-        """A message of a stream was taken."""
-        self._core.taken(number)
-        self._pump.wake()
-
-    def queued_bytes(self, number: int) -> int:
-        """What waits to be sent of a stream."""
-        return self._core.queued_bytes(number)

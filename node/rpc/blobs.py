@@ -11,8 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from wire.call import Refusal, Refused
-from wire.errors import Busy, FrameTooLarge, Malformed, RemoteError
+from wire.errors import Busy, FrameTooLarge, Malformed, Refused, RemoteError
 from wire.peer import PeerId
 from wire.rpc import blob
 from wire.rpc.blob import BLOBS_PER_PEER_MAX, CHUNK_BYTES, PROTOCOL, BlobReader
@@ -114,7 +113,7 @@ async def fetch_blob(
         await channel.send(blob.ask(sha256, len(known)))
         given = blob.read_given(await channel.receive())
         if isinstance(given, str):
-            raise Busy(RETRY_S) if given == BUSY else Refused(peer, Refusal("refused", given))
+            raise Busy(RETRY_S) if given == BUSY else Refused(peer, "refused", given)
         if given > bytes_max:
             raise Malformed(f"{given} bytes, at most {bytes_max} wanted")
         reader = BlobReader(sha256, given, known)

@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from node.rpc.pump import Pump
-from node.rpc.streams import RpcStream, again, ended
+from node.rpc.streams import RpcStream, Side, again, ended
 from wire.errors import ChannelClosed, FrameTooLarge, Malformed, QuorateError, RemoteError, TransportError
 from wire.memory import Memory
 from wire.peer import PeerId, short
@@ -22,6 +22,10 @@ from wire.transport import Transport
 
 IDLE_S = 300.0
 """Seconds without a call after which the channel is closed."""
+
+RENEW_S = 60.0
+"""Age in seconds from which a channel gives way to a new one once nothing is under way on it: a channel stays on the
+connection that it was opened on, and meanwhile a better one may have come up, such as a direct one beside a relayed."""
 
 
 class _Pending:
@@ -45,10 +49,11 @@ class Link:
         self._peer = peer
         self._blame = blame
         self._core = Caller(peer)
-        self._pump = Pump(self._core, self._next_batch, self._written, self._due)
-        self._pending: dict[int, _Pending] = {}
         self._streams: dict[int, RpcStream[Any, Any]] = {}
-        self._used_s = trio.current_time()
+        self._pump = Pump(self._core, self._next_batch, self._streams, self._due)
+        self._side = Side(self._core, self._pump)
+        self._pending: dict[int, _Pending] = {}
+        self._opened_s = self._used_s = trio.current_time()
         self._life = trio.CancelScope()
         self._end: QuorateError = ChannelClosed("the calls were shut down")
         self.alive = True
@@ -62,6 +67,11 @@ class Link:
     def used_s(self) -> float:
         """When a call began here last."""
         return self._used_s
+
+    @property
+    def stale(self) -> bool:
+        """Whether another channel should take its place: it is old, and nothing is under way."""
+        return not self._core and trio.current_time() >= self._opened_s + RENEW_S
 
     def close(self) -> None:
         """End the channel; calls that are under way fail."""
@@ -99,7 +109,7 @@ class Link:
     async def stream(self, method: Method[Any, Any], *, timeout_s: float) -> AsyncIterator[RpcStream[Any, Any]]:
         """See `wire.rpc.seam.Rpc.stream`."""
         number = self._start(method.name.encode(), timeout_s)
-        stream: RpcStream[Any, Any] = RpcStream(self, self._peer, number, method.answer, zipping=method.compress)
+        stream: RpcStream[Any, Any] = RpcStream(self._side, self._peer, number, method.answer, zipping=method.compress)
         self._streams[number] = stream
         self._pump.wake()
         try:
@@ -108,27 +118,6 @@ class Link:
             self._core.cancel(number)
             self._streams.pop(number, None)
             self._pump.wake()
-
-    # ---- `node.rpc.streams.Side`
-
-    def put(self, number: int, parts: Sequence[Buffer], *, last: bool, zipping: bool) -> None:
-        """Queue a message of a stream."""
-        self._core.post(number, parts, last=last, zipping=zipping)
-        self._pump.wake()
-
-    def finish(self, number: int) -> None:
-        """Queue the end of our side of a stream."""
-        self._core.finish(number)
-        self._pump.wake()
-
-    def taken(self, number: int) -> None:
-        """A message of a stream was taken."""
-        self._core.taken(number)
-        self._pump.wake()
-
-    def queued_bytes(self, number: int) -> int:
-        """What waits to be sent of a stream."""
-        return self._core.queued_bytes(number)
 
     # ---- the channel
 
@@ -197,10 +186,6 @@ class Link:
 
     def _next_batch(self) -> bytes | None:
         return self._core.next_batch(trio.current_time())
-
-    def _written(self) -> None:
-        for stream in self._streams.values():
-            stream.sent()
 
     def _due(self) -> float:
         now = trio.current_time()

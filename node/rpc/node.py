@@ -129,6 +129,8 @@ class RpcNode:
         if self._closed:  # handlers that the transport runs may outlive us
             raise Unreachable("this node is stopping")
         link = self._links.get(peer)
+        if link is not None and link.stale:
+            link.close()
         if link is None or not link.alive:
             self._make_room()
             link = self._links[peer] = Link(self._transport, peer, self._blame, self._memory)
@@ -183,8 +185,13 @@ class RpcNode:
         self._unary[name] = served.unary is not None
 
     async def _serve(self, channel: Channel) -> None:
-        """A peer calls on one channel at a time: a newer one takes the place of the older."""
+        """A peer calls on one channel at a time: a newer one takes the place of the older, with its first frame.
+
+        Handlers of channels that came together begin in any order, so that one that its peer has already given up may
+        seem the newer; but it says nothing.
+        """
         peer = channel.peer
+        first = await channel.receive()
         if self._closed:
             return
         while (older := self._answering.get(peer)) is not None:
@@ -199,7 +206,7 @@ class RpcNode:
         with trio.CancelScope() as scope:
             self._answering[peer] = (answering, scope, over)
             try:
-                await answering.run()
+                await answering.run(first)
             finally:
                 del self._answering[peer]
                 over.set()

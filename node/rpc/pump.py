@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import trio
@@ -19,13 +19,19 @@ class Core(Protocol):
     def idle(self) -> bool: ...
 
 
+class Waiting(Protocol):
+    """A stream whose sender may wait until something was sent."""
+
+    def sent(self) -> None: ...
+
+
 class Pump:
     """Writes what a core has to send, and calls when a time has come.
 
     Args:
         core: the state.
         next_batch: takes the next channel frame.
-        written: called after each.
+        streams: told after each.
         due: called when `next_deadline_s` of the core, or `also_due_s`, has come; returns the next `also_due_s`.
     """
 
@@ -33,12 +39,12 @@ class Pump:
         self,
         core: Core,
         next_batch: Callable[[], bytes | None],
-        written: Callable[[], None],
+        streams: Mapping[int, Waiting],
         due: Callable[[], float],
     ) -> None:
         self._core = core
         self._next_batch = next_batch
-        self._written = written
+        self._streams = streams
         self._due = due
         self._work = trio.lowlevel.ParkingLot()
         self._earlier = trio.Event()
@@ -59,7 +65,8 @@ class Pump:
             batch = self._next_batch()
             if batch is not None:
                 await channel.send(batch)
-                self._written()
+                for stream in self._streams.values():
+                    stream.sent()
 
     async def watch(self) -> None:
         """Call `due` whenever it is time, for ever."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import trio
 
+from node.rpc.pump import Pump
 from wire.codec import Wire
-from wire.errors import ChannelClosed, Malformed, QuorateError, RemoteError
+from wire.errors import Busy, ChannelClosed, Malformed, QuorateError, RemoteError
 from wire.peer import PeerId, short
 from wire.rpc import packet
 from wire.rpc.inbox import Message
@@ -24,13 +25,42 @@ S = TypeVar("S", bound=Wire)
 R = TypeVar("R", bound=Wire)
 
 
-class Side(Protocol):
-    """What a stream needs of its channel, at either end."""
+class Core(Protocol):
+    """What is used of `Caller` and `Server`."""
 
-    def put(self, number: int, parts: Sequence[Buffer], *, last: bool, zipping: bool) -> None: ...
+    def post(self, number: int, parts: Sequence[Buffer], *, last: bool, zipping: bool = False) -> bool: ...
     def finish(self, number: int) -> None: ...
     def taken(self, number: int) -> None: ...
     def queued_bytes(self, number: int) -> int: ...
+
+
+class Side:
+    """What streams do with their channel, at either end."""
+
+    def __init__(self, core: Core, pump: Pump) -> None:
+        self._core = core
+        self._pump = pump
+        self.queued_bytes = core.queued_bytes
+
+    def put(self, number: int, parts: Sequence[Buffer], *, last: bool, zipping: bool) -> None:
+        """Queue a message.
+
+        Raises:
+            Busy: too much waits already.
+        """
+        if not self._core.post(number, parts, last=last, zipping=zipping):
+            raise Busy(1.0, "the other side does not take what it asked for")
+        self._pump.wake()
+
+    def finish(self, number: int) -> None:
+        """Queue the end of our side."""
+        self._core.finish(number)
+        self._pump.wake()
+
+    def taken(self, number: int) -> None:
+        """A message was taken."""
+        self._core.taken(number)
+        self._pump.wake()
 
 
 class RpcStream(Generic[S, R]):

@@ -9,8 +9,7 @@ import pytest
 import trio
 
 from node.rpc.blobs import Blob, fetch_blob, of_bytes, serve_blobs
-from wire.call import Refused
-from wire.errors import Busy, ChannelClosed, Malformed, RemoteError
+from wire.errors import Busy, ChannelClosed, Malformed, Refused, RemoteError
 from wire.peer import PeerId
 from wire.rpc import blob
 from wire.rpc.blob import BLOBS_PER_PEER_MAX, CHUNK_BYTES, PROTOCOL, BlobReader

@@ -98,10 +98,14 @@ async def test_a_second_channel_takes_the_place_of_the_first(pair: Any, eventual
         first = await pair.alice.open(two.peer, PROTOCOL)
         await first.send(frames.open_(1, b"test.one", 5000))
         await eventually(lambda: two.bob.under_way() == (0, 1))
-        second = await pair.alice.open(two.peer, PROTOCOL)
+        silent, second = await pair.alice.open(two.peer, PROTOCOL), await pair.alice.open(two.peer, PROTOCOL)
+        await silent.aclose()
+        await first.send(frames.open_(2, b"test.none", 5000))
+        with trio.fail_after(10):
+            assert frames.split(await first.receive())[0].kind == frames.ERROR, "one that says nothing takes no place"
+        await second.send(frames.open_(1, b"test.none", 5000))
         with trio.fail_after(10), pytest.raises(ChannelClosed):
             await first.receive()
-        await second.send(frames.open_(1, b"test.none", 5000))
         with trio.fail_after(10):
             assert frames.split(await second.receive())[0].kind == frames.ERROR
         await second.aclose()

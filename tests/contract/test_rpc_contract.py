@@ -14,9 +14,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from node.rpc.node import RpcNode, open_rpc
 from tests.contract.test_transport_contract import Eventually
-from wire.call import Refused
 from wire.codec import Wire
-from wire.errors import Busy, ChannelClosed, Expired, LocalError, Malformed, RemoteError, Unreachable
+from wire.errors import Busy, ChannelClosed, Expired, LocalError, Malformed, Refused, RemoteError, Unreachable
 from wire.peer import PeerId
 from wire.rpc.caller import CALLS_MAX
 from wire.rpc.packet import Packet

@@ -22,8 +22,7 @@ from crdt.service import Offload, Replicas, open_replicas, run_inline
 from crdt.sync import PULL, PUSH, Pull, Push, Pushed
 from node.rpc.node import RpcNode, open_rpc
 from tests.crdt.helpers import NOW_MS, Key, Net, signed
-from wire.call import Refused
-from wire.errors import LocalError, RemoteError, StorageError
+from wire.errors import LocalError, Refused, RemoteError, StorageError
 from wire.peer import PeerId
 from wire.rpc.seam import Method
 

@@ -13,17 +13,17 @@ import trio
 from trio.testing import MockClock
 
 from dht.driver import Settings
-from dht.messages import PROTOCOL, FindNode, Node, Nodes, Reply, Request, Store
+from dht.messages import ASK, FindNode, Node, Nodes, Ping, Pong, Reply, Request, Store
 from dht.provider import NAMESPACE, ProviderAd, key_of
 from dht.record import DOMAIN, Record
 from dht.service import Dht, StoreResult, open_dht
+from node.rpc.node import RpcNode, open_rpc
 from sim.transport import address_of
 from sim.world import SimNode, World, world
 from tests.dht.coreworld import MODEL, START_MS, an_ad
 from wire import codec
-from wire.call import Refused, answer_calls, call
 from wire.envelope import Envelope
-from wire.errors import LocalError
+from wire.errors import LocalError, Refused
 from wire.hashing import digest
 from wire.peer import PeerId
 
@@ -51,11 +51,13 @@ def dht_through(
             node.transport.learn(first(), [address_of(0, first())])
         file = path / f"{node.number}.db" if path else None
         bootstrap = [first()] if node.number else []
-        opened = open_dht(
-            node.transport, node.identity, now_ms, file, bootstrap,
-            rng=node.random, settings=QUICK, blame=node.blamed.append, run=inline,
-        )  # fmt: skip
-        async with opened as dht:
+        async with (
+            open_rpc(node.transport, blame=node.blamed.append) as rpc,
+            open_dht(
+                node.transport, rpc, node.identity, now_ms, file, bootstrap,
+                rng=node.random, settings=QUICK, blame=node.blamed.append, run=inline,
+            ) as dht,
+        ):  # fmt: skip
             yield dht
 
     return build
@@ -77,13 +79,20 @@ async def swarm(nodes: int, seed: int = 1, path: Path | None = None) -> AsyncIte
         yield w
 
 
+def rpc_of(node: SimNode) -> RpcNode:
+    """The calls of a node's DHT."""
+    rpc: RpcNode = node.app._driver._rpc
+    return rpc
+
+
 def ad_of(node: SimNode) -> ProviderAd:
     return ProviderAd(MODEL, "embed.text", ["exact"], 5, node.transport.addresses(), 0.0, b"")
 
 
 async def test_six_nodes_know_each_other_and_find_every_provider(autojump_clock: MockClock) -> None:
     async with swarm(6) as w:
-        assert [len(node.app.contacts()) for node in w.nodes] == [5] * 6
+        with trio.fail_after(10):  # who was asked last is still being asked back
+            await w.until(lambda: [len(node.app.contacts()) for node in w.nodes] == [5] * 6)
         for node in w.nodes[1:4]:
             assert await node.app.provide(ad_of(node)) == StoreResult(6, 6)
         expected = sorted((node.peer, ad_of(node)) for node in w.nodes[1:4])
@@ -96,8 +105,8 @@ async def test_a_provider_found_through_the_dht_can_be_dialled(autojump_clock: M
     """Only the ad's addresses lead there: nobody introduced the two."""
     async with swarm(6) as w:
         assert await w.nodes[5].app.find_peer(w.nodes[2].peer) == w.nodes[2].transport.addresses()
-        channel = await w.nodes[5].transport.open(w.nodes[2].peer, PROTOCOL)
-        await channel.aclose()
+        reply = await rpc_of(w.nodes[5]).call(w.nodes[2].peer, ASK, Request(Ping(), []), timeout_s=5.0)
+        assert reply.told == Pong()
 
 
 async def test_fifty_nodes_find_thirty_providers_that_came_at_once(autojump_clock: MockClock) -> None:
@@ -180,12 +189,12 @@ async def test_malformed_requests_cost_their_sender_its_place(autojump_clock: Mo
         forged = Request(Store([Envelope(DOMAIN, honest.peer, body, bytes(64))]), [])
         for _ in range(2):
             with pytest.raises(Refused, match="signature"):
-                await call(liar.transport, victim.peer, PROTOCOL, forged, Reply)
+                await rpc_of(liar).call(victim.peer, ASK, forged, timeout_s=5.0)
         assert [error.peer for error in victim.blamed] == [liar.peer, liar.peer]
         assert liar.peer not in {contact.peer for contact in victim.app.contacts()}
         with pytest.raises(Refused, match="banned"):
-            await call(liar.transport, victim.peer, PROTOCOL, Request(FindNode(bytes(32)), []), Reply)
-        reply = await call(honest.transport, victim.peer, PROTOCOL, Request(FindNode(bytes(32)), []), Reply)
+            await rpc_of(liar).call(victim.peer, ASK, Request(FindNode(bytes(32)), []), timeout_s=5.0)
+        reply = await rpc_of(honest).call(victim.peer, ASK, Request(FindNode(bytes(32)), []), timeout_s=5.0)
         assert isinstance(reply.told, Nodes)
 
 
@@ -199,7 +208,7 @@ async def test_a_peer_that_answers_with_too_many_contacts_is_blamed_and_the_look
             fakes = [Node(PeerId(digest("fake", n.to_bytes(4, "big"))), []) for n in range(21)]
             return Reply(Nodes(fakes, []), [])
 
-        liar.transport.serve(PROTOCOL, answer_calls(Request, flood, lambda error: None))
+        rpc_of(liar).serve(ASK, flood)
         await w.nodes[3].app.provide(ad_of(w.nodes[3]))
         assert [peer for peer, _ in await honest.app.providers(MODEL)] == [w.nodes[3].peer]
         assert {error.peer for error in honest.blamed} == {liar.peer}

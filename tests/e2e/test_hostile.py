@@ -1,4 +1,4 @@
-"""A stranger on a real connection: malformed, oversized, non-canonical and wrongly signed frames on every protocol.
+"""A stranger on a real connection: malformed, oversized, non-canonical and wrongly signed messages of every method.
 
 Each is refused, its sender is blamed in the log, and the connection goes on to serve an honest call.
 """
@@ -8,25 +8,27 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import trio
 
-from dht.messages import PROTOCOL as DHT
-from dht.messages import FindNode, Nodes, Reply, Request
-from node.market.messages import AUDIT_PROTOCOL, JOB_PROTOCOL, PAID_PROTOCOL, REVEAL_PROTOCOL, Hire
+from dht.messages import ASK, FindNode, Nodes, Request
+from node.market.messages import AUDIT, HIRE, PAID, REVEAL, Hire
+from node.rpc.node import open_rpc
 from node.swarm import Swarm, six
 from node.transport_libp2p import Libp2pTransport, open_transport
 from wire import codec
-from wire.call import call
 from wire.envelope import Envelope
-from wire.errors import ChannelClosed, FrameTooLarge, TransportError
+from wire.errors import ChannelClosed, FrameTooLarge, Refused, TransportError
 from wire.identity import Identity
 from wire.limits import FRAME_BYTES_MAX
 from wire.peer import PeerId, from_text
+from wire.rpc.caller import Caller, Ended
 from wire.rpc.seam import PROTOCOL as RPC
+from wire.rpc.seam import Method
 
-PROTOCOLS = (JOB_PROTOCOL, AUDIT_PROTOCOL, REVEAL_PROTOCOL, PAID_PROTOCOL, DHT, RPC)
+METHODS: tuple[Method[Any, Any], ...] = (HIRE, AUDIT, REVEAL, PAID, ASK)
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +60,10 @@ FRAMES = {
 }
 
 
-async def _throw(transport: Libp2pTransport, peer: PeerId, protocol: str, frame: bytes) -> None:
-    """Send one frame; whatever the node answers, it must end the channel or reply, not hang."""
+async def _throw_frame(transport: Libp2pTransport, peer: PeerId, frame: bytes) -> None:
+    """Send one frame on a call channel; the node must end the channel, not hang."""
     with trio.fail_after(10):
-        channel = await transport.open(peer, protocol)
+        channel = await transport.open(peer, RPC)
         try:
             await channel.send(frame)
             await channel.receive()
@@ -71,19 +73,36 @@ async def _throw(transport: Libp2pTransport, peer: PeerId, protocol: str, frame:
             await channel.aclose()
 
 
+async def _throw_message(transport: Libp2pTransport, peer: PeerId, method: str, message: bytes) -> None:
+    """Call a method with something else than it takes: the node answers with an error, and the channel stays."""
+    core = Caller(peer)
+    core.post(core.start(method.encode(), 10.0, 0.0), [message], last=True)
+    with trio.fail_after(10):
+        channel = await transport.open(peer, RPC)
+        while (batch := core.next_batch(0.0)) is not None:
+            await channel.send(batch)
+        while not (events := core.receive(await channel.receive())):
+            pass
+        await channel.aclose()
+    assert isinstance(events[0], Ended)
+    assert isinstance(events[0].error, Refused)
+
+
 async def _attack(address: str) -> None:
     peer = from_text(address.rpartition("/p2p/")[2])
     async with open_transport(Identity.generate().ed25519_seed, blame=lambda _: None) as transport:
         transport.learn(peer, [address])
-        for protocol in PROTOCOLS:
+        for frame in FRAMES.values():
+            await _throw_frame(transport, peer, frame)
+        for method in METHODS:
             for frame in FRAMES.values():
-                await _throw(transport, peer, protocol, frame)
-        channel = await transport.open(peer, DHT)
+                await _throw_message(transport, peer, method.name, frame and b"\0" + frame)
+        channel = await transport.open(peer, RPC)
         with pytest.raises(TransportError):
             await channel.send(bytes(FRAME_BYTES_MAX + 1))
         await channel.aclose()
-        with trio.fail_after(10):
-            reply = await call(transport, peer, DHT, Request(FindNode(bytes(32)), []), Reply)
+        async with open_rpc(transport, blame=lambda _: None) as rpc:
+            reply = await rpc.call(peer, ASK, Request(FindNode(bytes(32)), []), timeout_s=10.0)
         assert isinstance(reply.told, Nodes)
 
 
@@ -93,7 +112,7 @@ async def test_hostile_frames_are_refused_and_blamed_and_the_node_goes_on(victim
     assert member.alive
     lines = [json.loads(line) for line in member.log().splitlines() if line.startswith("{")]
     blamed = [line for line in lines if line["event"] == "peer_at_fault"]
-    assert len(blamed) >= len(PROTOCOLS) * (len(FRAMES) - 1), "all but the frames that happen to be valid elsewhere"
+    assert len(blamed) >= (1 + len(METHODS)) * (len(FRAMES) - 1), "all but those that happen to be valid elsewhere"
     assert [line for line in lines if line["event"] == "handler_failed"] == [], "no bug of ours was hit"
 
 

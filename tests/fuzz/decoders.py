@@ -21,7 +21,8 @@ from node.intake import Refused as NotServed
 from node.intake import parse as parse_job
 from node.light.messages import decode_reply as decode_light_reply
 from node.light.messages import decode_request as decode_light_request
-from node.market.messages import Committed, Declined, Delivered, Hire, Hired, Paid, Working, decode_from_worker
+from node.market.material import Answered, Inline
+from node.market.messages import HIRE, Committed, Declined, Delivered, Hire, Hired, Paid, Working
 from quorate.errors import InvalidReceipt
 from quorate.receipt import verify_receipt
 from tests.crdt import op_vectors
@@ -220,7 +221,7 @@ def _from_worker() -> list[bytes]:
 
     output, trace = answer()
     promise = seal(person("worker"), "commitment", commit(spec().id, output, trace, SALT))
-    frames: list[Any] = [Committed([promise, promise]), Delivered(output, trace, SALT)]
+    frames: list[Any] = [Committed([promise, promise]), Delivered(Inline(codec.encode(Answered(output, trace))), SALT)]
     return [codec.encode(each) for each in frames] + [
         raw for kind in (Hired, Declined, Working) for raw in values(kind, 8)
     ]
@@ -228,13 +229,14 @@ def _from_worker() -> list[bytes]:
 
 @target("market frame of a worker", _from_worker)
 def _worker_frame(raw: bytes) -> None:
-    frame = decode_from_worker(raw)
+    frame = decoded(HIRE.answer, raw)
     if isinstance(frame, Committed):
         for promise in frame.commitments:
             unseal(promise, "commitment", Commitment, author=person("worker").peer)
-    elif isinstance(frame, Delivered):
-        frame.output.check()
-        frame.trace.check()
+    elif isinstance(frame, Delivered) and isinstance(frame.answer, Inline):
+        answered = decoded(Answered, frame.answer.content)
+        answered.output.check()
+        answered.trace.check()
 
 
 def _hires() -> list[bytes]:

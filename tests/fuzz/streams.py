@@ -25,7 +25,7 @@ from wire.errors import FrameTooLarge, Malformed, Unreachable
 KEY = bytes(range(32))
 NONCE = patch("wsproto.handshake.generate_nonce", return_value=b"AQIDBAUGBwgJCgsMDQ4PEA==")
 """A request that is the same every time, so that the answer to it is one."""
-SERVED = ("/quorate/dht/1", "/ipfs/ping/1.0.0")
+SERVED = ("/quorate/rpc/1", "/ipfs/ping/1.0.0")
 
 
 class Conversations:

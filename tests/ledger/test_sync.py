@@ -17,8 +17,7 @@ from ledger.sync import FETCH, PAGE_ENTRIES_MAX, Fetch, Page
 from ledger.writer import Request, Result
 from tests.ledger.parties import LATER_MS, NOW_MS, Key, calls_of, job_id, ledger_of, net, plain_offer
 from wire import codec
-from wire.call import Refused
-from wire.errors import Busy, LocalError, RemoteError, Unreachable
+from wire.errors import Busy, LocalError, Refused, RemoteError, Unreachable
 from wire.peer import PeerId
 
 AUTHOR, LIAR = Key(1), Key(2)

@@ -6,40 +6,30 @@ import pytest
 import trio
 import trio.testing
 
-from node.market.messages import Working, decode_from_worker
+from node.market.messages import Working
 from node.market.progress import Reporter
 from wire.errors import ChannelClosed
-from wire.peer import PeerId
 from workloads.executor import Progress, Token
 
 
 class Sink:
-    """The sending half of a channel."""
+    """The sending half of a conversation."""
 
     def __init__(self, fail: bool = False) -> None:
-        self.peer = PeerId(bytes(32))
         self.frames: list[Working] = []
         self._fail = fail
 
-    async def send(self, frame: bytes) -> None:
+    async def send(self, message: Working) -> None:
         await trio.lowlevel.checkpoint()
         if self._fail:
             raise ChannelClosed("gone")
-        message = decode_from_worker(frame)
-        assert isinstance(message, Working)
         self.frames.append(message)
-
-    async def receive(self) -> bytes:
-        raise AssertionError("nobody answers progress")
-
-    async def aclose(self) -> None:
-        await trio.lowlevel.checkpoint()
 
 
 async def test_fast_tokens_travel_together_and_none_is_lost(autojump_clock: trio.testing.MockClock) -> None:
-    sink, reporter = Sink(), Reporter()
+    sink, reporter = Sink(), Reporter(Working)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(reporter.forward, sink)
+        nursery.start_soon(reporter.forward, sink.send)
         for number in range(100):
             reporter.emit(Token(chr(97 + number % 26)))
             await trio.sleep(0.01)
@@ -50,16 +40,16 @@ async def test_fast_tokens_travel_together_and_none_is_lost(autojump_clock: trio
 
 
 async def test_a_run_that_says_nothing_sends_nothing(autojump_clock: trio.testing.MockClock) -> None:
-    sink, reporter = Sink(), Reporter()
+    sink, reporter = Sink(), Reporter(Working)
     reporter.finish()
-    await reporter.forward(sink)
+    await reporter.forward(sink.send)
     assert sink.frames == []
 
 
 async def test_the_last_step_is_told(autojump_clock: trio.testing.MockClock) -> None:
-    sink, reporter = Sink(), Reporter()
+    sink, reporter = Sink(), Reporter(Working)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(reporter.forward, sink)
+        nursery.start_soon(reporter.forward, sink.send)
         reporter.emit(Progress(1, 2))
         await trio.sleep(0.001)
         reporter.emit(Progress(2, 2))
@@ -68,7 +58,7 @@ async def test_the_last_step_is_told(autojump_clock: trio.testing.MockClock) -> 
 
 
 async def test_a_requester_that_went_away_is_an_error() -> None:
-    reporter = Reporter()
+    reporter = Reporter(Working)
     reporter.emit(Progress(1, 2))
     with pytest.raises(ChannelClosed):
-        await reporter.forward(Sink(fail=True))
+        await reporter.forward(Sink(fail=True).send)

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 from node.jobs import Job, Request
 from node.market.batch_messages import (
-    BATCH_PROTOCOL,
+    BATCH,
 )
 from node.market.finder import Finder, NotEnough, Offered
 from node.node import Node
@@ -128,7 +128,7 @@ def changing(kind: type[T], change: Callable[[SimNode, T], Any]) -> Alter:
 
     def alter(node: SimNode, protocol: str, frame: bytes) -> bytes:
         nonlocal done
-        message = decoded(kind, frame) if protocol == BATCH_PROTOCOL and not done else None
+        message = decoded(kind, frame) if protocol == BATCH.name and not done else None
         if message is None:
             return frame
         done = True

@@ -10,11 +10,10 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import Any, cast
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -29,15 +28,15 @@ from node.jobs import Job
 from node.node import Node
 from sim.faults import CALM
 from sim.faults import Faults as Roughness
-from sim.transport import SimTransport, address_of
+from sim.transport import address_of
 from sim.world import SimNode, World, world
+from tests.sim.tap import Alter, Frame, Tap
 from wire import codec
 from wire.errors import RemoteError
 from wire.hashing import digest
 from wire.job import Certificate, Expected, JobSpec, Output, Trace, VerdictWord
 from wire.peer import PeerId, to_text
 from wire.tensor import Tensor, from_numpy
-from wire.transport import Channel, Handler
 from workloads.executor import Event, Executor
 from workloads.variants import make_executor
 
@@ -150,67 +149,6 @@ class Noted(Faults):
         super().blame(exc)
 
 
-@dataclass(frozen=True)
-class Frame:
-    """A frame as a node sent or received it."""
-
-    at_s: float
-    node: int
-    peer: PeerId
-    protocol: str
-    sent: bool
-    data: bytes
-
-
-Alter = Callable[[SimNode, str, bytes], bytes]
-"""Changes what a node sends: (node, protocol, frame) -> frame."""
-
-
-class Tap:
-    """A transport that writes down every frame, and lets a test change those that go out."""
-
-    def __init__(self, node: SimNode, log: list[Frame], alter: Alter | None) -> None:
-        self._inner: SimTransport = node.transport
-        self._node, self._log, self._alter = node, log, alter
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def channel(self, inner: Channel, protocol: str) -> Channel:
-        return cast(Channel, TapChannel(self, inner, protocol))
-
-    def serve(self, protocol: str, handler: Handler) -> None:
-        self._inner.serve(protocol, lambda channel: handler(self.channel(channel, protocol)))
-
-    async def open(self, peer: PeerId, protocol: str) -> Channel:
-        return self.channel(await self._inner.open(peer, protocol), protocol)
-
-    def outgoing(self, peer: PeerId, protocol: str, data: bytes) -> bytes:
-        data = data if self._alter is None else self._alter(self._node, protocol, data)
-        self._log.append(Frame(trio.current_time(), self._node.number, peer, protocol, True, data))
-        return data
-
-    def incoming(self, peer: PeerId, protocol: str, data: bytes) -> bytes:
-        self._log.append(Frame(trio.current_time(), self._node.number, peer, protocol, False, data))
-        return data
-
-
-class TapChannel:
-    """One end of a channel that is listened to."""
-
-    def __init__(self, tap: Tap, inner: Channel, protocol: str) -> None:
-        self._tap, self._inner, self._protocol = tap, inner, protocol
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    async def send(self, frame: bytes) -> None:
-        await self._inner.send(self._tap.outgoing(self._inner.peer, self._protocol, frame))
-
-    async def receive(self) -> bytes:
-        return self._tap.incoming(self._inner.peer, self._protocol, await self._inner.receive())
-
-
 async def _inline(function: Callable[[], Any], /) -> Any:
     await trio.lowlevel.checkpoint()
     return function()
@@ -246,6 +184,7 @@ def seeded_entropy(seed: int) -> Iterator[None]:
         patch("secrets.token_bytes", random.randbytes),
         patch("secrets.token_hex", lambda size: random.randbytes(size).hex()),
         patch("secrets.randbits", random.getrandbits),
+        patch("secrets.randbelow", random.randrange),
         patch("os.urandom", random.randbytes),
     ):
         yield
@@ -273,7 +212,7 @@ async def market(
         cheats: the cheat of a node by its number; cheats are cheap.
         lies: what nodes find as jurors, whatever they compute.
         only: settings of single nodes, by number.
-        log: takes down all frames of the market's and the ledger's protocols and all others.
+        log: takes down all that nodes say to one another.
         alter: changes what nodes send.
         before: called with each node before each of its lives.
         settings: of all nodes.

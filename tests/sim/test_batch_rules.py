@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from unittest.mock import patch
 
 import pytest
@@ -16,7 +16,7 @@ from msgspec import structs
 
 from ledger.entry import majority
 from node.market.batch_messages import (
-    BATCH_PROTOCOL,
+    BATCH,
     BatchCommitted,
     BatchJob,
     BatchReveal,
@@ -25,9 +25,9 @@ from node.market.batch_messages import (
     Opened,
     Ready,
     Unchecked,
-    decode_from_batch_worker,
 )
 from node.market.batch_worker import BatchWorker
+from node.market.material import Answered, Carried, Inline
 from node.market.messages import Declined, Hired
 from sim.world import SimNode, run
 from tests.sim.batch_world import (
@@ -54,11 +54,14 @@ from tests.sim.market_world import (
 )
 from verify.sampling import BatchCommitment, BatchOffer, Sampling, commit_batch, picks
 from wire import codec
+from wire.codec import Wire
 from wire.envelope import seal, unseal
 from wire.errors import LocalError
 from wire.job import JobSpec, Output
 from wire.peer import PeerId
 from wire.tensor import from_numpy
+
+T = TypeVar("T", bound=Wire)
 
 # ---- workers that break rules
 
@@ -89,13 +92,30 @@ def other(output: Output) -> Output:
     return Output({name: from_numpy(-tensor.numpy())})
 
 
+def carried(kind: type[T], material: Carried) -> T:
+    """What is carried within a message."""
+    assert isinstance(material, Inline)
+    return codec.decode(kind, material.content)
+
+
+def other_unchecked(_: SimNode, message: Unchecked) -> Unchecked:
+    output = other(carried(Output, message.output))
+    return structs.replace(message, output=Inline(codec.encode(output)))
+
+
+def other_opened(_: SimNode, message: Opened) -> Opened:
+    answered = carried(Answered, message.answer)
+    changed = Answered(other(answered.output), answered.trace)
+    return structs.replace(message, answer=Inline(codec.encode(changed)))
+
+
 def test_another_output_for_an_unpicked_job_is_refused() -> None:
-    swap = changing(Unchecked, lambda _, m: structs.replace(m, output=other(m.output)))
+    swap = changing(Unchecked, other_unchecked)
     broken(swap, "withheld", "not the one that was committed to")
 
 
 def test_another_output_for_a_picked_job_is_refused() -> None:
-    swap = changing(Opened, lambda _, m: structs.replace(m, output=other(m.output)))
+    swap = changing(Opened, other_opened)
     broken(swap, "withheld", "do not open the commitment")
 
 
@@ -119,7 +139,8 @@ def test_an_opening_that_does_not_lead_to_the_root_is_refused() -> None:
 
 def test_an_unpicked_job_in_the_place_of_a_picked_one_is_refused() -> None:
     def swap(_: SimNode, m: Opened) -> Unchecked:
-        return Unchecked(m.opening.index, m.output, m.salt, [])
+        output = carried(Answered, m.answer).output
+        return Unchecked(m.opening.index, Inline(codec.encode(output)), m.salt, [])
 
     broken(changing(Opened, swap), "withheld", "Unchecked out of turn")
 
@@ -128,7 +149,7 @@ def test_a_second_commitment_is_refused() -> None:
     first: list[BatchCommitted] = []
 
     def alter(node: SimNode, protocol: str, frame: bytes) -> bytes:
-        if protocol != BATCH_PROTOCOL:
+        if protocol != BATCH.name:
             return frame
         if (mine := decoded(BatchCommitted, frame)) is not None:
             first.append(mine)
@@ -214,16 +235,18 @@ def test_a_worker_that_opens_only_what_is_right_has_failed_and_gets_nothing() ->
 def test_whatever_is_withheld_after_the_draw_is_one_failure(stop_after: int) -> None:
     sent = 0
 
-    async def some(self: BatchWorker, channel: Any, *rest: Any) -> None:
+    async def some(self: BatchWorker, talk: Any, *rest: Any) -> None:
         class Few:
-            async def send(self, frame: bytes) -> None:
+            peer = talk.peer
+
+            async def send(self, message: Any) -> None:
                 nonlocal sent
                 sent += 1
                 if sent > stop_after:
                     await trio.sleep_forever()
-                await channel.send(frame)
+                await talk.send(message)
 
-        await honest(self, Few(), *rest)  # type: ignore[arg-type]  # all that is used of a channel
+        await honest(self, Few(), *rest)  # type: ignore[arg-type]  # all that is used of a talk
 
     honest = BatchWorker._open_up
 
@@ -339,16 +362,18 @@ def test_a_batch_and_its_jobs_are_done_once() -> None:
             assert job.verdict == "accept", seen(job)
             await check_books(w, honest=True)
             before = balances(w)
-            frames = [f for f in log if f.sent and f.node == 0 and f.protocol == BATCH_PROTOCOL]
-            channel = await requester.app.context.transport.open(frames[0].peer, BATCH_PROTOCOL)
-            await channel.send(frames[0].data)
-            assert decode_from_batch_worker(await channel.receive()) == Ready()
-            for frame in frames[1:-1]:
-                await channel.send(frame.data)
-            declined = decode_from_batch_worker(await channel.receive())
-            assert isinstance(declined, Declined)
-            assert "taken before" in declined.reason
-            await channel.aclose()
+            frames = [f for f in log if f.sent and f.node == 0 and f.protocol == BATCH.name]
+            async with requester.app.context.rpc.stream(frames[0].peer, BATCH, timeout_s=60.0) as stream:
+                await stream.send(codec.decode(BATCH.request, frames[0].data))
+                said = await stream.receive()
+                assert said is not None
+                assert said.body == Ready()
+                for frame in frames[1:-1]:
+                    await stream.send(codec.decode(BATCH.request, frame.data))
+                said = await stream.receive()
+                assert said is not None
+                assert isinstance(said.body, Declined)
+                assert "taken before" in said.body.reason
             spec = unseal(codec.decode(BatchJob, frames[1].data).spec, "job", JobSpec)
             with pytest.raises(LocalError, match="names a jury for one of these jobs"):  # it would be a second draw
                 await requester.app.context.ledger.offer(
@@ -378,7 +403,7 @@ def test_what_was_not_picked_keeps_its_trace_and_secrets_come_last() -> None:
             await check_books(w, honest=True)
 
     run(main, 44)
-    seen_at = [(f, decoded(BatchReveal, f.data)) for f in log if f.protocol == BATCH_PROTOCOL]
+    seen_at = [(f, decoded(BatchReveal, f.data)) for f in log if f.protocol == BATCH.name]
     (reveal,) = [(f, m) for f, m in seen_at if m is not None and f.sent]
     (committed,) = [f for f in log if not f.sent and f.node == 0 and decoded(BatchCommitted, f.data)]
     assert log.index(committed) < log.index(reveal[0]), "the secret leaves after the promise came in"
@@ -386,4 +411,4 @@ def test_what_was_not_picked_keeps_its_trace_and_secrets_come_last() -> None:
     assert not [f for f in log[: log.index(reveal[0])] if any(secret in f.data for secret in secrets)]
     opened = [m for f in log if f.sent and (m := decoded(Opened, f.data))]
     assert len(opened) == len(reveal[1].secrets)
-    assert all("latents" in m.trace.tensors for m in opened)
+    assert all("latents" in carried(Answered, m.answer).trace.tensors for m in opened)

@@ -14,18 +14,17 @@ import trio
 from ledger.entry import Offer, Receipt
 from node.market.canaries import DELAY_S
 from node.market.juror import JurorService
-from node.market.lending import LEND_PROTOCOL, LendAsk, LendJob, Lent
+from node.market.lending import LEND, LendAsk, LendJob
+from node.market.messages import AuditAsk
 from sim.world import SimNode, World, run
 from tests.sim.batch_world import batch, finished, only, seen
 from tests.sim.market_world import Frame, check_books, market, receipts
 from verify.canary import check_mark, marks_hash
 from verify.juror import Hearing
-from verify.messages import JuryAsk
 from verify.verdict import Finding
 from wire import codec
-from wire.call import Refused, call
 from wire.envelope import seal, unseal
-from wire.errors import Malformed
+from wire.errors import Malformed, Refused
 from wire.job import Commitment, Expected, JobSpec
 
 ALWAYS = {"canary_share": 0.25, "saving_percent": 20, "credit_limit_micro": 10**9}
@@ -149,10 +148,10 @@ def test_a_canary_looks_like_a_batch_and_its_marks_were_fixed_before() -> None:
                 canary.payee, canary.price_micro, canary.fee_micro, canary.audits, canary.rule,
             )  # fmt: skip
             assert [(j.size, j.needed) for j in real.juries] == [(j.size, j.needed) for j in canary.juries]
-            (lent,) = [ask for f in log if f.sent and f.protocol == LEND_PROTOCOL and (ask := decoded(LendAsk, f.data))]
+            (lent,) = [ask for f in log if f.sent and f.protocol == LEND.name and (ask := decoded(LendAsk, f.data))]
             (receipt,) = [e.body for e in chain if isinstance(e.body, Receipt) and e.body.canary]
             assert receipt.canary == marks_hash([job.mark for job in lent.jobs])
-            asks = [(f, ask) for f in log if f.sent and f.node == 0 and (ask := decoded(JuryAsk, f.data))]
+            asks = [(f, ask) for f in log if f.sent and f.node == 0 and (ask := decoded(AuditAsk, f.data))]
             of_canaries = {job.spec.id for job in lent.jobs}
             marked = [ask for _, ask in asks if ask.spec.id in of_canaries]
             plain = [ask for _, ask in asks if ask.spec.id not in of_canaries]
@@ -194,7 +193,7 @@ def test_a_name_is_lent_to_payers_alone_and_for_canaries_alone() -> None:
         async with market(66, nodes=6, log=log, only={5: {"lend": False}}, **ALWAYS) as w:
             requester, lender, stranger = w.nodes[0], w.nodes[1], w.nodes[4]
             await batches(w, 1)
-            (ask,) = [ask for f in log if f.sent and f.protocol == LEND_PROTOCOL and (ask := decoded(LendAsk, f.data))]
+            (ask,) = [ask for f in log if f.sent and f.protocol == LEND.name and (ask := decoded(LendAsk, f.data))]
             replace = msgspec.structs.replace
             job = ask.jobs[0]
             other = Commitment(job.commitment.job, bytes(32), job.commitment.leaves)
@@ -211,18 +210,18 @@ def test_a_name_is_lent_to_payers_alone_and_for_canaries_alone() -> None:
                 (replace(ask, entry=b"nothing"), "lend"),
             ):
                 with pytest.raises(Refused, match=why):
-                    await call(requester.app.context.transport, lender.peer, LEND_PROTOCOL, bad, Lent)
+                    await requester.app.context.rpc.call(lender.peer, LEND, bad, timeout_s=60.0)
             with pytest.raises(Refused, match="paid it for work"):
-                await call(stranger.app.context.transport, lender.peer, LEND_PROTOCOL, ask, Lent)
+                await stranger.app.context.rpc.call(lender.peer, LEND, ask, timeout_s=60.0)
             with pytest.raises(Refused, match="paid it for work"):
-                await call(requester.app.context.transport, w.nodes[5].peer, LEND_PROTOCOL, ask, Lent)
+                await requester.app.context.rpc.call(w.nodes[5].peer, LEND, ask, timeout_s=60.0)
 
     run(main, 66)
 
 
 def test_a_lender_that_signs_something_else_costs_nothing() -> None:
     def alter(node: SimNode, protocol: str, frame: bytes) -> bytes:
-        if protocol != LEND_PROTOCOL or node.number != 1:
+        if protocol != LEND.name or node.number != 1:
             return frame
         return frame[:-1] + bytes([frame[-1] ^ 1])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -11,8 +11,10 @@ import pytest
 from ledger.entry import Release
 from node.jobs import Job
 from node.market.messages import (
-    DISPUTE_PROTOCOL,
-    REVEAL_PROTOCOL,
+    DISPUTE_ENTRY,
+    DISPUTE_OPENING,
+    DISPUTE_SHOWN,
+    REVEAL,
 )
 from node.market.proof import bundle_hash
 from sim.world import SimNode, World, run
@@ -26,16 +28,17 @@ from tests.sim.market_world import (
     receipts,
     referee,
 )
+from tests.sim.tap import Alter
 from tests.sim.test_market_invariants import decoded
 from verify.calibrated import calibrations
 from verify.evidence import check, decode
 from verify.faults import Fault
 from verify.receipt import check as check_receipt
 from verify.receipt import decode as decode_receipt
-from wire import codec
-from wire.call import Answer, Refusal
 from wire.job import JobSpec, VerdictWord
 from wire.peer import to_text
+from wire.rpc.frames import Refusal
+from wire.rpc.seam import Method
 
 CLIMB: dict[str, Any] = {**IMAGE, "policy": "escalate", "retries": 0}
 CHEAT = {1: "fewer-steps"}
@@ -167,13 +170,15 @@ def test_a_juror_that_accuses_an_honest_worker_loses_its_dispute() -> None:
     play(test, lies=liar)
 
 
-def refusing(protocol: str, who: Callable[[SimNode], bool]) -> Callable[[SimNode, str, bytes], bytes]:
-    """Some nodes refuse what a protocol asks of them."""
-    refusal = codec.encode(Answer(None, Refusal("busy", "not now", 1.0)))
+DISPUTES: list[Method[Any, Any]] = [DISPUTE_ENTRY, DISPUTE_OPENING, DISPUTE_SHOWN]
 
-    def alter(node: SimNode, spoken: str, frame: bytes) -> bytes:
-        answers = spoken == protocol and decoded(Answer, frame) is not None
-        return refusal if answers and who(node) else frame
+
+def refusing(methods: Sequence[Method[Any, Any]], who: Callable[[SimNode], bool]) -> Alter:
+    """Some nodes refuse what is asked of them by these methods."""
+
+    def alter(node: SimNode, name: str, said: bytes) -> bytes | Refusal:
+        answers = [m for m in methods if m.name == name and decoded(m.request, said) is None]
+        return Refusal("busy", "not now", 1000) if answers and who(node) else said
 
     return alter
 
@@ -185,7 +190,7 @@ def test_a_worker_that_does_not_defend_itself_loses() -> None:
         assert job.evidence is not None, "the whole answer was handed over, and still convicts"
         assert check(decode(job.evidence), referee(), calibrations()).fault == "measure"
 
-    silent = refusing(DISPUTE_PROTOCOL, lambda node: node.number == 1)
+    silent = refusing(DISPUTES, lambda node: node.number == 1)
     play(test, cheats=CHEAT, lies=First(5, 1, None, "accept"), alter=silent)
 
 
@@ -197,7 +202,7 @@ def test_an_honest_worker_that_falls_silent_is_rejected_but_no_evidence_convicts
             check(decode(job.evidence), referee(), calibrations())
         assert caught.value.code == "evidence.innocent"
 
-    silent = refusing(DISPUTE_PROTOCOL, lambda node: node.number == 1)
+    silent = refusing(DISPUTES, lambda node: node.number == 1)
     play(test, only={1: {"price_percent": 50}}, lies=First(5, 1, "reject", None), alter=silent)
 
 
@@ -208,7 +213,7 @@ def test_a_juror_that_accuses_and_deserts_loses() -> None:
         assert ended(job) == ("accept", "dispute")
         assert events(job, "dispute")[-1]["fault"] == "dispute.silent"
 
-    play(test, lies=liar, alter=refusing(DISPUTE_PROTOCOL, lambda node: node.number in liar.nodes))
+    play(test, lies=liar, alter=refusing(DISPUTES, lambda node: node.number in liar.nodes))
 
 
 def test_noise_of_another_seed_is_seen_without_asking_anybody() -> None:
@@ -234,7 +239,7 @@ def test_an_answer_that_stands_although_nobody_accepted_it_cannot_be_paid_for() 
         (body,) = await receipts(w)
         assert (body.verdict, body.payments) == ("unaudited", [])
 
-    play(test, lies=withholding, alter=refusing(REVEAL_PROTOCOL, lambda node: node.number in withholding.nodes))
+    play(test, lies=withholding, alter=refusing([REVEAL], lambda node: node.number in withholding.nodes))
 
 
 def test_a_withheld_vote_makes_the_matter_climb() -> None:
@@ -245,7 +250,7 @@ def test_a_withheld_vote_makes_the_matter_climb() -> None:
         assert events(job, "escalated")[0]["why"] == "withheld"
         assert liar.nodes[0] not in await paid_to(w, job)
 
-    play(test, nodes=LARGE, lies=liar, alter=refusing(REVEAL_PROTOCOL, lambda node: node.number in liar.nodes))
+    play(test, nodes=LARGE, lies=liar, alter=refusing([REVEAL], lambda node: node.number in liar.nodes))
 
 
 def test_where_nobody_rejected_and_no_jury_decided_the_answer_is_unaudited() -> None:
@@ -255,7 +260,7 @@ def test_where_nobody_rejected_and_no_jury_decided_the_answer_is_unaudited() -> 
         assert ended(job) == ("unaudited", "nobody")
         assert (job.cost_micro, job.evidence) == (0, None)
 
-    play(test, lies=withholding, alter=refusing(REVEAL_PROTOCOL, lambda node: node.number in withholding.nodes))
+    play(test, lies=withholding, alter=refusing([REVEAL], lambda node: node.number in withholding.nodes))
 
 
 @pytest.mark.parametrize(("nodes", "levels"), [(5, [(3, 3)]), (7, [(5, 5)]), (12, [(3, 3), (7, 6)])])

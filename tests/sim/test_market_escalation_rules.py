@@ -9,27 +9,36 @@ import pytest
 from msgspec.structs import replace
 
 from node.jobs import Job
-from node.market.messages import DISPUTE_PROTOCOL, JOB_PROTOCOL, Committed, DisputeAsk, FromWorker, Hire
+from node.market.messages import (
+    DISPUTE_ENTRY,
+    DISPUTE_OPENING,
+    DISPUTE_SHOWN,
+    HIRE,
+    Committed,
+    DisputeAsk,
+    FromWorker,
+    Hire,
+)
 from sim.world import SimNode, World
 from tests.sim.market_world import Frame, node_of, receipts
 from tests.sim.test_market_escalation import CHEAT, CLIMB, LARGE, First, ended, events, play
 from tests.sim.test_market_invariants import FirstWorker, decoded, sent
-from verify.bisection import DOMAIN, Entry, Opening, Shown, StateBook, StateList
+from verify.bisection import DOMAIN, Entry, Opening, StateBook, StateList
 from wire import codec
-from wire.call import Answer, Refused, call
 from wire.envelope import seal, unseal
+from wire.errors import Refused
 from wire.job import Commitment, JobSpec
+from wire.rpc.seam import Method
 
 
 def replied(change: Callable[[SimNode, Any], Any], kind: type[Any]) -> Callable[[SimNode, str, bytes], bytes]:
     """The cheating worker changes what it answers in disputes."""
 
     def alter(node: SimNode, protocol: str, frame: bytes) -> bytes:
-        if node.number != 1 or protocol != DISPUTE_PROTOCOL:
+        if node.number != 1 or protocol not in (DISPUTE_ENTRY.name, DISPUTE_OPENING.name):
             return frame
-        answer = decoded(Answer, frame)
-        said = decoded(kind, answer.body) if answer is not None and answer.body is not None else None
-        return frame if said is None else codec.encode(Answer(codec.encode(change(node, said)), None))
+        said = decoded(kind, frame)
+        return frame if said is None else codec.encode(change(node, said))
 
     return alter
 
@@ -98,7 +107,7 @@ def hire_with(change: Callable[[SimNode, Hire], Hire]) -> Callable[[SimNode, str
     """The requester changes its hire."""
 
     def alter(node: SimNode, protocol: str, frame: bytes) -> bytes:
-        hire = decoded(Hire, frame) if node.number == 0 and protocol == JOB_PROTOCOL else None
+        hire = decoded(Hire, frame) if node.number == 0 and protocol == HIRE.name else None
         return frame if hire is None else codec.encode(change(node, hire))
 
     return alter
@@ -152,22 +161,22 @@ def test_the_sides_of_a_dispute_answer_its_requester_and_nobody_else() -> None:
     log: list[Frame] = []
 
     async def test(w: World, job: Job) -> None:
-        (_, ask), *_ = sent(log, DISPUTE_PROTOCOL, DisputeAsk)
+        (_, ask), *_ = sent(log, DISPUTE_ENTRY.name, DisputeAsk)
         worker = w.nodes[1].peer
 
-        async def refused(node: SimNode, **changes: Any) -> str:
+        async def refused(node: SimNode, method: Method[Any, Any] = DISPUTE_ENTRY, **changes: Any) -> str:
             with pytest.raises(Refused) as caught:
-                await call(node.app.context.transport, worker, DISPUTE_PROTOCOL, replace(ask, **changes), Entry)
-            return caught.value.refusal.reason.split(":")[0]
+                await node.app.context.rpc.call(worker, method, replace(ask, **changes), timeout_s=60.0)
+            return caught.value.text.split(":")[0]
 
         assert await refused(w.nodes[2]) == "sender"
         assert await refused(w.nodes[0], job=bytes(32)) == "dispute.unknown"
         assert await refused(w.nodes[0], root=bytes(32)) == "dispute.unknown"
-        for want, index in (("opening", 5), ("opening", -1), ("shown", 4), ("shown", -1)):
-            assert await refused(w.nodes[0], want=want, index=index) == "dispute.index"
+        for method, index in ((DISPUTE_OPENING, 5), (DISPUTE_OPENING, -1), (DISPUTE_SHOWN, 4), (DISPUTE_SHOWN, -1)):
+            assert await refused(w.nodes[0], method, index=index) == "dispute.index"
         juror = node_of(w, events(job, "dispute")[0]["challenger"])
-        show = replace(ask, want="shown", index=0)
+        show = replace(ask, index=0)
         with pytest.raises(Refused, match=r"dispute\.index"):
-            await call(w.nodes[0].app.context.transport, juror.peer, DISPUTE_PROTOCOL, show, Shown)
+            await w.nodes[0].app.context.rpc.call(juror.peer, DISPUTE_SHOWN, show, timeout_s=60.0)
 
     play(test, cheats=CHEAT, lies=First(5, 1, None, "accept"), log=log)

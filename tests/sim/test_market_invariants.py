@@ -16,10 +16,11 @@ from ledger.fork import prove
 from ledger.sync import FETCH, Fetch, Page
 from node.jobs import Job
 from node.market.messages import (
-    AUDIT_PROTOCOL,
-    JOB_PROTOCOL,
-    PAID_PROTOCOL,
-    REVEAL_PROTOCOL,
+    AUDIT,
+    HIRE,
+    PAID,
+    REVEAL,
+    AuditAsk,
     Committed,
     Delivered,
     FromWorker,
@@ -27,17 +28,14 @@ from node.market.messages import (
     Hired,
     Paid,
     Reveal,
-    Settled,
-    decode_from_worker,
 )
 from sim.world import SimNode, World, run
 from tests.sim.market_world import EMBED, Frame, check_books, finished, market, node_of, receipts
-from verify.messages import JuryAnswer, JuryAsk, RevealAsk
+from verify.messages import JuryAnswer, RevealAsk
 from wire import bls, codec
-from wire.call import Answer, Refused, call
 from wire.codec import Wire
 from wire.envelope import Envelope, seal, unseal
-from wire.errors import Malformed, TransportError
+from wire.errors import Malformed, Refused
 from wire.hashing import digest
 from wire.identity import Identity
 from wire.job import Commitment, JobSpec, KeyRecord
@@ -56,22 +54,8 @@ def decoded(kind: type[T], frame: bytes) -> T | None:
 
 
 def from_worker(frame: bytes) -> FromWorker | None:
-    """The frame, if a worker may send it."""
-    try:
-        return decode_from_worker(frame)
-    except Malformed:
-        return None
-
-
-def replies(log: list[Frame], protocol: str, kind: type[T]) -> list[tuple[Frame, T]]:
-    """Answers of this kind that were sent on `protocol`."""
-    found = []
-    for frame in log:
-        answer = decoded(Answer, frame.data) if frame.sent and frame.protocol == protocol else None
-        body = decoded(kind, answer.body) if answer is not None and answer.body is not None else None
-        if body is not None:
-            found.append((frame, body))
-    return found
+    """The message, if a worker may send it."""
+    return decoded(HIRE.answer, frame)
 
 
 def sent(log: list[Frame], protocol: str, kind: type[T]) -> list[tuple[Frame, T]]:
@@ -88,7 +72,7 @@ class FirstWorker:
         self.culprit: SimNode | None = None
 
     def __call__(self, node: SimNode, protocol: str, frame: bytes) -> bytes:
-        message = from_worker(frame) if protocol == JOB_PROTOCOL else None
+        message = from_worker(frame) if protocol == HIRE.name else None
         if not isinstance(message, self._kind) or self.culprit not in (None, node):
             return frame
         self.culprit = node
@@ -131,12 +115,12 @@ def test_commitments_come_before_secrets_and_seals_before_votes(seed: int) -> No
 
 def check_beacon(log: list[Frame], requester: SimNode, worker: SimNode) -> None:
     """The beacon secret never leaves the requester before it holds the worker's commitment."""
-    (first,) = {reveal.secret for _, reveal in sent(log, JOB_PROTOCOL, Reveal)}
+    (first,) = {reveal.secret for _, reveal in sent(log, HIRE.name, Reveal)}
     carries = [f.at_s for f in log if f.sent and f.node == requester.number and first in f.data]
     holds = [
         f.at_s
         for f in log
-        if not f.sent and f.node == requester.number and f.peer == worker.peer and f.protocol == JOB_PROTOCOL
+        if not f.sent and f.node == requester.number and f.peer == worker.peer and f.protocol == HIRE.name
         if isinstance(from_worker(f.data), Committed)
     ]
     assert min(carries) >= min(holds)
@@ -146,9 +130,9 @@ def check_beacon(log: list[Frame], requester: SimNode, worker: SimNode) -> None:
 
 def check_reveals(log: list[Frame], requester: SimNode) -> None:
     """No juror opens its vote before all votes are sealed, and before it is shown them."""
-    sealed = [frame.at_s for frame, _ in replies(log, AUDIT_PROTOCOL, JuryAnswer)]
-    opened = [frame for frame, _ in replies(log, REVEAL_PROTOCOL, Envelope)]
-    shown = {f.peer: (f.at_s, ask) for f, ask in sent(log, REVEAL_PROTOCOL, RevealAsk)}
+    sealed = [frame.at_s for frame, _ in sent(log, AUDIT.name, JuryAnswer)]
+    opened = [frame for frame, _ in sent(log, REVEAL.name, Envelope)]
+    shown = {f.peer: (f.at_s, ask) for f, ask in sent(log, REVEAL.name, RevealAsk)}
     assert len(opened) == 3
     for frame in opened:
         assert frame.at_s > max(sealed[:3])
@@ -157,8 +141,8 @@ def check_reveals(log: list[Frame], requester: SimNode) -> None:
 
 def check_payment(log: list[Frame], requester: SimNode) -> None:
     """No credit before verification: nobody is told of a payment before the jury has opened its votes."""
-    opened = [frame.at_s for frame, _ in replies(log, REVEAL_PROTOCOL, Envelope)]
-    paid = [frame.at_s for frame, _ in sent(log, PAID_PROTOCOL, Paid)]
+    opened = [frame.at_s for frame, _ in sent(log, REVEAL.name, Envelope)]
+    paid = [frame.at_s for frame, _ in sent(log, PAID.name, Paid)]
     assert min(paid) > sorted(opened)[1], "two of three votes make a certificate"
 
 
@@ -174,21 +158,22 @@ def test_nothing_that_is_replayed_pays_twice() -> None:
             await accepted(requester.app)
             await check_books(w)
             before = [await tallied(node.app) for node in w.nodes]
-            transport = requester.app.context.transport
+            rpc = requester.app.context.rpc
             old = [f for f in log if f.sent and f.node == 0]
-            for frame in [f for f in old if f.protocol == PAID_PROTOCOL and decoded(Paid, f.data)]:
-                again = await call(transport, frame.peer, PAID_PROTOCOL, codec.decode(Paid, frame.data), Settled)
+            for frame in [f for f in old if f.protocol == PAID.name and decoded(Paid, f.data)]:
+                again = await rpc.call(frame.peer, PAID, codec.decode(Paid, frame.data), timeout_s=60.0)
                 assert again.entry == b"", "already taken"
-            for frame, ask in sent(old, AUDIT_PROTOCOL, JuryAsk):
-                same = await call(transport, frame.peer, AUDIT_PROTOCOL, ask, JuryAnswer)
-                assert same in [answer for _, answer in replies(log, AUDIT_PROTOCOL, JuryAnswer)]
-            for frame, show in sent(old, REVEAL_PROTOCOL, RevealAsk):
-                await call(transport, frame.peer, REVEAL_PROTOCOL, show, Envelope)
-            for frame, hire in sent(old, JOB_PROTOCOL, Hire):
-                channel = await transport.open(frame.peer, JOB_PROTOCOL)
-                await channel.send(codec.encode(hire))
-                assert not isinstance(decode_from_worker(await channel.receive()), Hired), "one offer is taken once"
-                await channel.aclose()
+            for frame, ask in sent(old, AUDIT.name, AuditAsk):
+                same = await rpc.call(frame.peer, AUDIT, ask, timeout_s=60.0)
+                assert same in [answer for _, answer in sent(log, AUDIT.name, JuryAnswer)]
+            for frame, show in sent(old, REVEAL.name, RevealAsk):
+                await rpc.call(frame.peer, REVEAL, show, timeout_s=60.0)
+            for frame, hire in sent(old, HIRE.name, Hire):
+                async with rpc.stream(frame.peer, HIRE, timeout_s=60.0) as stream:
+                    await stream.send(hire)
+                    said = await stream.receive()
+                    assert said is not None
+                    assert not isinstance(said.body, Hired), "one offer is taken once"
             await trio.sleep(10)
             assert [await tallied(node.app) for node in w.nodes] == before
             await check_books(w)
@@ -208,7 +193,7 @@ def wrong_job(node: SimNode, message: Committed) -> FromWorker:
 
 def wrong_salt(node: SimNode, message: Delivered) -> FromWorker:
     """An answer that does not open the commitment."""
-    return Delivered(message.output, message.trace, bytes(32))
+    return Delivered(message.answer, bytes(32))
 
 
 def forged_accept(node: SimNode, message: Hired) -> FromWorker:
@@ -256,7 +241,7 @@ def test_a_wrong_secret_gets_no_answer() -> None:
     log: list[Frame] = []
 
     def alter(node: SimNode, protocol: str, frame: bytes) -> bytes:
-        said = decoded(Reveal, frame) if protocol == JOB_PROTOCOL else None
+        said = decoded(Reveal, frame) if protocol == HIRE.name else None
         return frame if said is None else codec.encode(Reveal(bytes(32)))
 
     async def main() -> None:
@@ -279,18 +264,15 @@ def test_a_requester_that_never_reveals_does_not_hold_its_worker_for_ever() -> N
     async def main() -> None:
         async with market(5, log=log) as w:
             await accepted(w.nodes[0].app)
-            (_, hire), *_ = sent(log, JOB_PROTOCOL, Hire)
+            (_, hire), *_ = sent(log, HIRE.name, Hire)
             spec = unseal(hire.spec, "job", JobSpec)
             context = w.nodes[0].app.context
             fresh, offer = await offered(w, spec, w.nodes[1])
-            channel = await context.transport.open(w.nodes[1].peer, JOB_PROTOCOL)
-            await channel.send(codec.encode(Hire(fresh, offer, [], b"")))
             with trio.fail_after(60):
-                while True:
-                    try:
-                        await channel.receive()
-                    except TransportError:
-                        break
+                async with context.rpc.stream(w.nodes[1].peer, HIRE, timeout_s=3600.0) as stream:
+                    await stream.send(Hire(fresh, offer, [], b""))
+                    said = [type(packet.body) async for packet in stream]
+            assert said[-1] is Committed, "and then it has ended"
 
     run(main, 5)
 
@@ -314,7 +296,7 @@ def test_without_credit_nothing_is_sent() -> None:
         async with market(6, log=log, only={0: {"credit_limit_micro": 1599}}) as w:
             job = await finished(w.nodes[0].app, EMBED)
             assert (job.error or {}).get("code") == "insufficient_credit"
-            assert not [f for f in log if f.protocol in (JOB_PROTOCOL, AUDIT_PROTOCOL, PAID_PROTOCOL)]
+            assert not [f for f in log if f.protocol in (HIRE.name, AUDIT.name, PAID.name)]
             assert w.nodes[0].app.context.ledger.head() == 0, "not even an offer"
 
     run(main, 6)
@@ -338,11 +320,11 @@ def test_a_payer_that_lies_gets_nothing_and_harms_nobody() -> None:
             await trio.sleep(5)
             liar, payee = w.nodes[1], w.nodes[2]
             paid = Paid(digest("test.job", b"none"), [liar.identity.key_record()])
-            settled = await call(liar.app.context.transport, payee.peer, PAID_PROTOCOL, paid, Settled)
+            settled = await liar.app.context.rpc.call(payee.peer, PAID, paid, timeout_s=60.0)
             assert settled.entry == b""
             forged = Paid(paid.job, [Envelope("keys", payee.peer, liar.identity.key_record().body, bytes(64))])
             with pytest.raises(Refused):
-                await call(liar.app.context.transport, payee.peer, PAID_PROTOCOL, forged, Settled)
+                await liar.app.context.rpc.call(payee.peer, PAID, forged, timeout_s=60.0)
             assert await tallied(payee.app) == (0, 0)
             await accepted(payee.app)
             await check_books(w)
@@ -387,7 +369,7 @@ def test_a_payer_whose_chain_never_comes_holds_no_payee() -> None:
             silent.app.context.ledger._rpc.serve(FETCH, never_answer)
             with trio.fail_after(30):
                 paid = Paid(digest("test.job", b"none"), [])
-                settled = await call(silent.app.context.transport, payee.peer, PAID_PROTOCOL, paid, Settled)
+                settled = await silent.app.context.rpc.call(payee.peer, PAID, paid, timeout_s=60.0)
             assert settled.entry == b""
 
     run(main, 8)
@@ -418,7 +400,7 @@ def test_a_proven_forker_is_neither_hired_nor_drawn() -> None:
             for _ in range(3):
                 job = await accepted(w.nodes[0].app)
                 assert len(job.attempts) == 1
-            asked = {f.peer for f in log if f.sent and f.node == 0 and f.protocol in (JOB_PROTOCOL, AUDIT_PROTOCOL)}
+            asked = {f.peer for f in log if f.sent and f.node == 0 and f.protocol in (HIRE.name, AUDIT.name)}
             assert forker.peer not in asked
 
     run(main, 11)
@@ -445,12 +427,11 @@ class SecondKey:
 
 def show_second_key(node: SimNode, protocol: str, frame: bytes) -> bytes:
     """Jurors with two keys show juries the second."""
-    answer = decoded(Answer, frame) if protocol == AUDIT_PROTOCOL else None
-    said = decoded(JuryAnswer, answer.body) if answer is not None and answer.body is not None else None
+    said = decoded(JuryAnswer, frame) if protocol == AUDIT.name else None
     identity: Any = node.identity
     if said is None or not isinstance(identity, SecondKey):
         return frame
-    return codec.encode(Answer(codec.encode(JuryAnswer(said.said, identity.record)), None))
+    return codec.encode(JuryAnswer(said.said, identity.record))
 
 
 @pytest.mark.parametrize("liars", [[1], [2], [1, 2], [1, 2, 3, 4, 5]])

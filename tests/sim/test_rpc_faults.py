@@ -12,9 +12,8 @@ import trio
 from node.rpc.node import RpcNode, open_rpc
 from sim.faults import ROUGH
 from sim.world import SimNode, world
-from wire.call import Refused
 from wire.codec import Wire
-from wire.errors import Busy, QuorateError, TransportError
+from wire.errors import Busy, QuorateError, Refused, TransportError
 from wire.peer import PeerId
 from wire.rpc.seam import Method, Stream
 

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from wire import codec
-from wire.call import REASON_CHARS_MAX, Answer, Refusal, Refused, answer_calls, call, unpack
+from wire.call import REASON_CHARS_MAX, Answer, Refusal, answer_calls, call, unpack
 from wire.codec import Wire
-from wire.errors import Busy, LocalError, Malformed, RemoteError
+from wire.errors import Busy, LocalError, Malformed, Refused, RemoteError
 from wire.peer import PeerId
 from wire.transport import Channel, Handler
 
@@ -112,9 +112,9 @@ async def test_a_handlers_errors_become_refusals(exc: Exception, code: str, retr
     transport = OneHandler(answer_calls(Ask, _failing(exc), blame=blames.append))
     with pytest.raises(Refused) as caught:
         await call(transport, THERE, "/double", Ask(1), Reply)
-    assert (code, retry_s) == (caught.value.refusal.code, caught.value.refusal.retry_s)
+    assert (code, retry_s) == (caught.value.code, caught.value.retry_s)
     assert caught.value.penalty == 0.0
-    assert len(caught.value.refusal.reason) <= REASON_CHARS_MAX
+    assert len(caught.value.text) <= REASON_CHARS_MAX
     assert blamed == len(blames)
     assert transport.opened[0].closed
 

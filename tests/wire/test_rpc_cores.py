@@ -6,8 +6,7 @@ import zlib
 
 import pytest
 
-from wire.call import Refused
-from wire.errors import Busy, ChannelClosed, Expired, Malformed, RemoteError
+from wire.errors import Busy, ChannelClosed, Expired, Malformed, Refused, RemoteError
 from wire.hashing import digest
 from wire.peer import PeerId
 from wire.rpc import caller as calls

@@ -9,8 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from wire.call import Refused
-from wire.errors import Busy, Expired, QuorateError
+from wire.errors import Busy, Expired, QuorateError, Refused
 from wire.peer import PeerId
 from wire.rpc import caller as calls
 from wire.rpc import server as serving

@@ -11,8 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from wire import call as wire_call
-from wire.errors import Busy, ChannelClosed, Expired, Malformed, QuorateError, RemoteError
+from wire.errors import Busy, ChannelClosed, Expired, Malformed, QuorateError, Refused, RemoteError
 from wire.peer import PeerId
 from wire.rpc import frames
 from wire.rpc.frames import BEGIN, CLOSE, CREDIT, DEADLINE_MS_MAX, ERROR, MORE, Frame, Refusal
@@ -51,7 +50,7 @@ def failure(peer: PeerId, refusal: Refusal) -> QuorateError:
         return Busy(refusal.retry_ms / 1000, refusal.reason or "busy")
     if refusal.code == "deadline":
         return Expired("the peer ended the call at its deadline")
-    return wire_call.Refused(peer, wire_call.Refusal(refusal.code, refusal.reason, refusal.retry_ms / 1000))
+    return Refused(peer, refusal.code, refusal.reason, refusal.retry_ms / 1000)
 
 
 class _Call:
@@ -117,9 +116,10 @@ class Caller:
         self._outbox.begin(self._highest)
         return self._highest
 
-    def post(self, number: int, parts: Sequence[Buffer], *, last: bool, zipping: bool = False) -> None:
-        """Queue a message of a call that is under way."""
+    def post(self, number: int, parts: Sequence[Buffer], *, last: bool, zipping: bool = False) -> bool:
+        """Queue a message of a call that is under way; always true, as it is never dropped (`Server.post`)."""
         self._outbox.post(number, parts, last=last, zipping=zipping)
+        return True
 
     def finish(self, number: int) -> None:
         """No further message of a call that is under way."""
