@@ -123,6 +123,17 @@ class Dht:
         """
         return await self.publish(NAMESPACE, key_of(ad.model), codec.encode(ad), life_s=PROVIDER_LIFE_MS / 1000)
 
+    def sign_ad(self, ad: ProviderAd) -> SignedRecord:
+        """The record of an ad as `provide` would publish it now, with a higher number than any before.
+
+        Raises:
+            LocalError: the ad is out of bounds.
+        """
+        now_ms = self._now_ms()
+        body = codec.encode(ad)
+        record = Record(NAMESPACE, key_of(ad.model), self.next_seq(), now_ms, now_ms + PROVIDER_LIFE_MS, body)
+        return sign(self._signer, record, self._rules)
+
     def withdraw(self, model: str) -> None:
         """Publish the ad for a model no more; it is gone when its last copy expires (10 minutes at most)."""
         self.unpublish(NAMESPACE, key_of(model))

@@ -25,6 +25,7 @@ from ledger import ports as ledger_ports
 from ledger import service as ledger_service
 from ledger.service import Ledger, open_ledger
 from node import log
+from node.ads import AdNews
 from node.calibrations import usable
 from node.config import Settings
 from node.doors.mapping import MEANS
@@ -38,7 +39,7 @@ from node.light.allowances import Allowances, Limits
 from node.light.messages import PROTOCOL as LIGHT_PROTOCOL
 from node.light.service import LightService
 from node.market.context import Context, Executors, NodeIdentity, Slots
-from node.market.material import Fetcher, Shelf
+from node.market.material import Fetcher
 from node.market.pricing import relayed_price_micro
 from node.news import News, Sources
 from node.node import NAMESPACES, Node, now_ms
@@ -284,7 +285,6 @@ async def assemble(
             identity=identity,
             transport=transport,
             rpc=rpc,
-            shelf=Shelf(),
             fetcher=Fetcher(transport),
             ledger=ledger,
             pool=pool,
@@ -300,7 +300,6 @@ async def assemble(
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         node = Node(context, board, batches, dht, replicas, Trust(identity.peer, ledger), nursery)
-        node.rpc = rpc
         faults.listeners.append(node.penalties.note)
         node.learn_keys()
         await node.recover(seeds)
@@ -371,6 +370,9 @@ async def _open_news(
         news = News(gossip, sources, rng, nursery)
         news.subscribe()
         nursery.start_soon(news.run)
+        own = AdNews(gossip, node.ads, node.own_ads, node.dht.sign_ad, clock_ms)
+        own.subscribe()
+        nursery.start_soon(own.run)
         try:
             yield
         finally:

@@ -6,6 +6,7 @@ new connections. Each loop survives what peers do and ends with the node. `node.
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -21,6 +22,7 @@ from crdt.service import Replicas
 from dht.provider import ProviderAd
 from dht.service import Dht
 from node import intake, pings
+from node.ads import Ads
 from node.batch_intake import parse_batch
 from node.events import Events
 from node.gossip.service import Gossip
@@ -107,14 +109,15 @@ class Node:
         self.trust = trust
         self.gossip: Gossip | None = None
         self.light: LightService | None = None  # where the settings have light peers
-        self.rpc: Rpc | None = None
+        self.rpc: Rpc = context.rpc
         self.events = Events(context.now_ms)
         self.penalties = Penalties()
         if isinstance(context.transport, Libp2pTransport):
             context.transport.connections.emit = self.events.emit
         self._nursery = nursery
         self._payer = Payer(context, nursery)
-        self._finder = Finder(context, dht, trust)
+        self.ads = Ads(context.identity.peer, os.urandom(16), lambda author: 1.0)
+        self._finder = Finder(context, dht, trust, self.ads)
         self._requester = Requester(context, board, self._finder, self._payer)
         canaries = Canaries(context, self._finder, self._payer, nursery)
         self._batch_requester = BatchRequester(context, batches, self._finder, self._payer, canaries)
@@ -334,8 +337,8 @@ class Node:
             if not self.dht.contacts():
                 await self.dht.bootstrap()
             stored = 0
-            for model in self.context.models if not self.context.slots.closed else ():
-                stored += (await self.dht.provide(self._ad(model))).stored
+            for ad in self.own_ads():
+                stored += (await self.dht.provide(ad)).stored
             # alone so far, or hardly known: try again soon
             await trio.sleep(PROVIDE_PERIOD_S if stored > len(self.context.models) else 1.0)
 
@@ -351,6 +354,11 @@ class Node:
                 self.context.keyring.learn(
                     codec.decode(Envelope, raw, bytes_max=1024), author=from_text(key.partition("/")[0])
                 )
+
+    def own_ads(self) -> list[ProviderAd]:
+        """What we offer, as it is now; nothing once we are about to stop."""
+        serving = self.context.settings.serve and not self.context.slots.closed
+        return [self._ad(model) for model in self.context.models] if serving else []
 
     def _ad(self, model: ModelInfo) -> ProviderAd:
         context = self.context

@@ -113,7 +113,6 @@ class Context:
     identity: NodeIdentity
     transport: Transport
     rpc: Rpc
-    shelf: Shelf
     fetcher: Fetcher
     ledger: Ledger
     pool: Executors
@@ -124,4 +123,5 @@ class Context:
     now_ms: Callable[[], int]
     blame: Callable[[RemoteError], None]
     log: structlog.typing.FilteringBoundLogger
+    shelf: Shelf = field(default_factory=Shelf)
     slots: Slots = field(default_factory=lambda: Slots(2))

@@ -1,14 +1,20 @@
-"""Who could do and check a job: providers from the DHT, in the order and with the weights of our own view of trust."""
+"""Who could do and check a job: providers from the DHT and from fresh ads, in the order and with the weights of our own
+view of trust.
+
+Fresh ads say what a worker's load is now, and spare most look-ups while there are enough of them. They never replace
+what the DHT says for long: it is asked all the same, only less often.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import trio
 
 from dht.provider import ProviderAd
 from dht.service import Dht
+from node.ads import Ads
 from node.jobs import Request
 from node.market import pricing
 from node.market.context import Context
@@ -25,6 +31,9 @@ from wire.peer import PeerId, to_text
 POLL_S = 0.25
 FRESH_S = 5.0
 """Seconds for which a finding is used again; never one with too few peers for the usual jury."""
+
+SPARED_S = 60.0
+"""The same while fresh ads alone name enough peers for the usual jury."""
 
 JURORS_USUAL = 3
 
@@ -60,29 +69,33 @@ class NotEnough(Exception):
 class Finder:
     """Looks for providers of a model."""
 
-    def __init__(self, context: Context, dht: Dht, trust: Trust) -> None:
+    def __init__(self, context: Context, dht: Dht, trust: Trust, ads: Ads) -> None:
         self._context = context
         self._dht = dht
+        self._ads = ads
         self._trust = trust
         self._found: dict[str, tuple[float, dict[PeerId, ProviderAd]]] = {}
 
     async def providers(self, cid: str) -> dict[PeerId, ProviderAd]:
         """Other peers that offer the model; their addresses and keys are learned on the way.
 
-        What was found less than `FRESH_S` ago is not looked up again: an ad lives for minutes, and a peer that has gone
-        since is passed over like any other that does not answer.
+        What was found less than `FRESH_S` ago (`SPARED_S` with enough fresh ads) is not looked up again: an ad lives
+        for minutes, and a peer that has gone since is passed over like any other that does not answer. Of two ads of
+        a peer the fresh one counts.
         """
-        at, known = self._found.get(cid, (-FRESH_S, {}))
-        if trio.current_time() - at < FRESH_S:
-            return known
-        found = await self._look_up(cid)
-        if len(found) > JURORS_USUAL:
-            self._found[cid] = trio.current_time(), found
-        return found
+        fresh = self._usable(self._ads.fresh(cid, self._context.now_ms()))
+        at, known = self._found.get(cid, (float("-inf"), {}))
+        age_s = trio.current_time() - at
+        if age_s >= (SPARED_S if len(fresh) > JURORS_USUAL else FRESH_S):
+            known = self._usable(dict(await self._dht.providers(cid)))
+            if len(known) > JURORS_USUAL:
+                self._found[cid] = trio.current_time(), known
+        return {**known, **fresh}
 
-    async def _look_up(self, cid: str) -> dict[PeerId, ProviderAd]:
+    def _usable(self, ads: Mapping[PeerId, ProviderAd]) -> dict[PeerId, ProviderAd]:
+        """Those of others whose keys are in order; keys and addresses are remembered."""
         found: dict[PeerId, ProviderAd] = {}
-        for peer, ad in await self._dht.providers(cid):
+        for peer, ad in ads.items():
             if peer == self._context.identity.peer:
                 continue
             try:
