@@ -1,7 +1,7 @@
 """Calls between two processes on loopback: `node.rpc` against one stream per request (`wire.call`), in the same run.
 
     make bench AREA=network_rpc ARGS=--quick
-    python -m benchmarks.network_rpc --profile [caller|server]
+    python -m benchmarks.network_rpc --profile [caller|server] [--size 262144]
 
 Payloads up to 16 KiB are a field of the struct; longer ones are a tensor beside it (`wire.call` has the field alone).
 """
@@ -158,7 +158,7 @@ def by_stream(transport: Libp2pTransport, peer: PeerId, size: int) -> One:
     return one
 
 
-async def measure(address: str, *, quick: bool, profiling: str | None) -> None:
+async def measure(address: str, *, quick: bool, profiling: str | None, size: int) -> None:
     """All rows."""
     peer = from_text(address.rpartition("/")[2])
     seconds = 1.0 if quick else 3.0
@@ -170,8 +170,8 @@ async def measure(address: str, *, quick: bool, profiling: str | None) -> None:
         await by_rpc(rpc, peer, 128)()
         if profiling is not None:
             with profile(profiling == "caller"):
-                calls = await rate(by_rpc(rpc, peer, 128), IN_FLIGHT, 5.0)
-            print(f"{calls:.0f} calls/s of 128 B while profiled", file=sys.stderr)
+                calls = await rate(by_rpc(rpc, peer, size), IN_FLIGHT, 5.0)
+            print(f"{calls:.0f} calls/s of {size} B while profiled", file=sys.stderr)
             return
         for name, size in (("network.rpc_128", 128), ("network.rpc_256k", 256 << 10)):
             ours, cpu = await with_cpu(by_rpc(rpc, peer, size), IN_FLIGHT, seconds)
@@ -194,6 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--profile", choices=("caller", "server"))
+    parser.add_argument("--size", type=int, default=128, help="bytes of each call that is profiled")
     parser.add_argument("--serve", action="store_true")
     options = parser.parse_args()
     if options.serve:
@@ -207,7 +208,7 @@ def main() -> None:
         assert child.stdout is not None
         try:
             address = child.stdout.readline().strip()
-            trio.run(lambda: measure(address, quick=options.quick, profiling=options.profile))
+            trio.run(lambda: measure(address, quick=options.quick, profiling=options.profile, size=options.size))
         finally:
             child.stdin.close()
             child.wait()
