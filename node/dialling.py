@@ -28,9 +28,6 @@ from wire.peer import PeerId, short
 DIAL_S = 5.0
 """Seconds for one address: TCP, Noise and Yamux together."""
 
-FROM_LISTENING_S = 2.0
-"""Seconds of those for the dial from our listening port, before one from a fresh port."""
-
 STAGGER_S = 0.25
 """Seconds for the addresses of one version of IP before those of the other are dialled beside them."""
 
@@ -218,7 +215,7 @@ class Dialler:
         if source is not None:
             # an earlier connection between the same two ports may linger, here or in a router that then swallows
             # what we send; a fresh port has no past
-            with suppress(*LOST), trio.move_on_after(FROM_LISTENING_S):
+            with suppress(*LOST):
                 await self._swarm.dial_addr(Multiaddr(address), libp2p_id(peer), source=source)
                 self._from_listening = {known for known in self._from_listening if self.is_connected(known)} | {peer}
                 return

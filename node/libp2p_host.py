@@ -22,6 +22,7 @@ Hooks into py-libp2p 0.8.1, all of them in this file:
 from __future__ import annotations
 
 import logging
+import math
 import weakref
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
@@ -57,6 +58,7 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as StockNoise
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
+from libp2p.transport.exceptions import OpenConnectionError
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 
@@ -86,6 +88,9 @@ STREAMS_MAX = 8192
 
 GOODBYE_S = 0.25
 """Seconds for closing connections in order before their sockets are closed under them."""
+
+FROM_LISTENING_S = 2.0
+"""Seconds for TCP itself where it is dialled from our listening port."""
 
 HANDSHAKE_S = 5
 """Seconds for each step of bringing up a connection or a stream."""
@@ -225,6 +230,15 @@ class TcpStream(TrioTCPStream):
         return self._cached_remote_address
 
 
+class Tcp(tcp.TCP):
+    """TCP whose dials from the listening port leave time for one from a fresh port."""
+
+    async def _dial_resolved(self, maddr: Multiaddr, source: tuple[str, int] | None = None) -> IRawConnection:
+        with trio.move_on_after(FROM_LISTENING_S if source is not None else math.inf):
+            return await super()._dial_resolved(maddr, source)
+        raise OpenConnectionError(f"{maddr}: no answer to a dial from the listening port")
+
+
 def set_socket_options(sock: trio.socket.SocketType) -> None:
     """Let dials leave from the listening port; and keep the two versions of IP apart, so that each has its own sockets.
 
@@ -328,7 +342,7 @@ def build_host(
         key_pair=key_pair,
         sec_opt={NOISE: noise},
         muxer_opt={TProtocol(YAMUX): BoundedYamux},
-        transports=[tcp.TCP(), WebSocket(gate.denies_address)],
+        transports=[Tcp(), WebSocket(gate.denies_address)],
         connection_config=ConnectionConfig(
             max_connections=CONNECTIONS_MAX,
             min_connections=0,

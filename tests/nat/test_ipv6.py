@@ -23,6 +23,14 @@ async def settle(peer: Peer) -> None:
     await peer.ask("until_settled", relays=2, seconds_max=PATIENCE_S, within_s=PATIENCE_S + 5)
 
 
+async def gets_direct(one: Peer, other: Peer) -> bool:
+    """Whether a direct connection comes of it; three tries, for a busy machine may miss the moment of one."""
+    for _ in range(3):
+        if (await meet(one, other)).direct_s is not None:
+            return True
+    return False
+
+
 async def test_without_ipv4_nodes_behind_firewalls_are_relayed_and_then_direct(lab: Lab, probes: Probes) -> None:
     servers = [await probes.start(lab.public6(), relay={}, listen=V6) for _ in range(2)]
     relays = [at6(server) for server in servers]
@@ -34,10 +42,9 @@ async def test_without_ipv4_nodes_behind_firewalls_are_relayed_and_then_direct(l
     assert view["proven"] == []
     assert view["seen"] == f"/ip6/{one.host.addresses[-1]}/tcp/{PORT}"
     assert (await public.ask("view"))["proven"] == [f"/ip6/{public.host.addresses[-1]}/tcp/{PORT}"]
-    met = await meet(one, other)
-    assert met.direct_s is not None
+    assert await gets_direct(one, other)
     assert (await meet(one, public)).first == "direct"
-    assert (await meet(public, one)).direct_s is not None
+    assert await gets_direct(public, one)
 
 
 async def test_with_both_each_is_used_and_either_alone_suffices(lab: Lab, probes: Probes) -> None:
@@ -48,10 +55,11 @@ async def test_with_both_each_is_used_and_either_alone_suffices(lab: Lab, probes
     dual6 = await probes.start(lab.behind6(dual=True), relays=over6, listen=BOTH)
     only4 = await probes.start(lab.behind(Nat.CONE), relays=over4)
     only6 = await probes.start(lab.behind6(), relays=over6, listen=V6)
-    for peer in (dual4, dual6, only4, only6):
-        await settle(peer)
-    for one, far in ((only4, dual4), (only6, dual6), (dual6, only6)):
-        assert (await meet(one, far)).direct_s is not None
+    for peer in (dual4, dual6, only4, only6):  # nobody judges what they have in the version that no server is met over
+        await peer.ask("until", seen=True, seconds_max=PATIENCE_S, within_s=PATIENCE_S + 5)
+        await peer.ask("until_relays", count=2, seconds_max=PATIENCE_S, within_s=PATIENCE_S + 5)
+    for name, one, far in (("4", only4, dual4), ("6", only6, dual6), ("6, back", dual6, only6)):
+        assert await gets_direct(one, far), f"IPv{name}"
     # an address that swallows what is sent to it does not keep the other version from being used
     swallowing = f"/ip6/2001:db8::dead/tcp/{PORT}/p2p/{servers[0].peer}"
     await dual4.ask("drop", peer=servers[0].peer)
