@@ -1,9 +1,9 @@
 """Figures of the transport, as JSON lines: `python -m benchmarks.network [--quick]`.
 
 Two processes on loopback, the same programs on our own session and muxer and on py-libp2p's (both with our limits),
-in turns in one run; every line compares the two. Lattica, whose calls are RPCs, is measured beside them
-(`benchmarks.peers_lattica`) where it installs. Figures are medians over rounds; `rpc` figures are calls per second
-with 64 under way on one channel (`framed`), or 44 on a stream each (`streams`).
+in turns in one run; every line compares the two. Lattica and hivemind, whose calls are RPCs, are measured beside them
+(`benchmarks.peers_lattica`, `benchmarks.peers_hivemind`) where they install. Figures are medians over rounds; `rpc`
+figures are calls per second with 64 under way on one channel (`framed`), or 44 on a stream each (`streams`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import trio
 
 from benchmarks.line import show
 from benchmarks.peers import PeerMissing
+from benchmarks.peers_hivemind import hivemind_figures
 from benchmarks.peers_lattica import lattica_figures
 from node.transport_libp2p import Libp2pTransport, open_transport
 from wire.errors import ChannelClosed, RemoteError
@@ -283,7 +284,7 @@ async def measure(rounds: int, scale: int, idle_s: float) -> list[Quantities]:
 
 
 def main() -> None:
-    """Print every figure against py-libp2p's session and muxer, and those of Lattica where it installs."""
+    """Print every figure against py-libp2p's session and muxer, and against others where they install."""
     if sys.argv[1:2] == ["--serve"]:
         trio.run(serve, sys.argv[2] == "fast")
         return
@@ -291,14 +292,15 @@ def main() -> None:
     ours, stock = trio.run(measure, 1 if quick else 5, 1 if quick else 5, 2.0 if quick else 10.0)
     for name in sorted(ours):
         show(name, ours[name], unit_of(name), better=better(name), peer="py-libp2p 0.8.1", peer_value=stock[name])
-    try:
-        theirs = lattica_figures(quick)
-    except PeerMissing as exc:
-        name = "network.rtt_ms"
-        show(name, ours[name], unit_of(name), better=better(name), peer="lattica 1.0.21", error=str(exc)[:200])
-        return
-    for name, value in sorted(theirs.items()):
-        show(name, ours[name], unit_of(name), better=better(name), peer="lattica 1.0.21", peer_value=value)
+    for peer, measured in (("lattica 1.0.21", lattica_figures), ("hivemind 1.1.12", hivemind_figures)):
+        try:
+            theirs = measured(quick)
+        except PeerMissing as exc:
+            name = "network.rtt_ms"
+            show(name, ours[name], unit_of(name), better=better(name), peer=peer, error=str(exc)[:200])
+            continue
+        for name, value in sorted(theirs.items()):
+            show(name, ours[name], unit_of(name), better=better(name), peer=peer, peer_value=value)
 
 
 if __name__ == "__main__":

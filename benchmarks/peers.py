@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ class PeerMissing(Exception):
     """The package could not be installed or run here; the message says why."""
 
 
-def python_with(name: str, requirement: str) -> Path:
+def python_with(name: str, requirement: str, *, needs: Sequence[str] | None = None) -> Path:
     """The interpreter of an environment that holds `requirement`; made once and kept.
+
+    Args:
+        needs: what to install beside it, instead of everything that it asks for.
 
     Raises:
         PeerMissing: it cannot be installed.
@@ -25,7 +29,12 @@ def python_with(name: str, requirement: str) -> Path:
     marker = cache / requirement
     if not marker.exists():
         _run([sys.executable, "-m", "venv", "--clear", str(cache)])
-        _run([str(interpreter), "-m", "pip", "install", "--quiet", requirement])
+        pip = [str(interpreter), "-m", "pip", "install", "--quiet"]
+        if needs is None:
+            _run([*pip, requirement])
+        else:
+            _run([*pip, "--no-deps", requirement])
+            _run([*pip, *needs])
         marker.touch()
     return interpreter
 
