@@ -1,4 +1,4 @@
-"""Figures of the transport, as JSON lines: `python -m benchmarks.network [--quick]`.
+"""Figures of the transport, as JSON lines: `python -m benchmarks.network [--quick] [--connections]`.
 
 Two processes on loopback, the same programs on our own session and muxer and on py-libp2p's (both with our limits),
 in turns in one run; every line compares the two. Lattica and hivemind, whose calls are RPCs, are measured beside them
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median, quantiles
@@ -33,6 +33,9 @@ from wire.transport import Channel
 ECHO, SINK = "/quorate/bench/echo/1", "/quorate/bench/sink/1"
 IN_FLIGHT = 64
 STREAMS_IN_FLIGHT = CHANNELS_PER_PEER_MAX
+CONNECTIONS = (1, 10, 50, 100, 250, 500)
+"""How many stand at once in `--connections`; a node takes 512."""
+
 FRAME = bytes(1 << 20)
 Quantities = dict[str, float]
 
@@ -62,7 +65,8 @@ async def serve(fast: bool) -> None:
         transport.serve(SINK, sink)
         print(json.dumps({"peer": to_text(transport.peer), "addresses": transport.addresses()}), flush=True)
         while await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
-            print(json.dumps({"rss_kb": rss_kb(), "cpu_s": process_time()}), flush=True)
+            standing = len(transport.connected())
+            print(json.dumps({"rss_kb": rss_kb(), "cpu_s": process_time(), "connections": standing}), flush=True)
 
 
 def rss_kb() -> int:
@@ -253,6 +257,16 @@ async def connections(server: Server, count: int, idle_s: float) -> Quantities:
     }
 
 
+async def curve(server: Server, counts: Sequence[int]) -> list[Quantities]:
+    """What so many connections that stand cost the server, each from a transport of its own; one after the other."""
+    found = []
+    for count in counts:
+        found.append(await connections(server, count, 2.0))
+        while server.usage()["connections"]:  # noqa: ASYNC110 - the last ones are gone when it says so
+            await trio.sleep(0.1)
+    return found
+
+
 UNITS = {"_us": "us", "_ms": "ms", "_mb_s": "MB/s", "_mb": "MB", "_kb": "KiB", "_pct": "%"}
 
 
@@ -283,12 +297,30 @@ async def measure(rounds: int, scale: int, idle_s: float) -> list[Quantities]:
     return [{name: median([each[name] for each in side if name in each]) for name in names} for side in found]
 
 
+def show_curve(counts: Sequence[int]) -> None:
+    """Print what connections cost, ours beside py-libp2p's."""
+    sides = []
+    for fast in (True, False):
+        server = Server(fast)
+        try:
+            sides.append(trio.run(curve, server, counts))
+        finally:
+            server.stop()
+    for count, ours, stock in zip(counts, *sides, strict=True):
+        for name in ours:
+            label = name.replace("network.", f"network.connections.{count}.")
+            show(label, ours[name], unit_of(name), better=better(name), peer="py-libp2p 0.8.1", peer_value=stock[name])
+
+
 def main() -> None:
     """Print every figure against py-libp2p's session and muxer, and against others where they install."""
     if sys.argv[1:2] == ["--serve"]:
         trio.run(serve, sys.argv[2] == "fast")
         return
     quick = "--quick" in sys.argv
+    if "--connections" in sys.argv:
+        show_curve([1, 10, 100] if quick else CONNECTIONS)
+        return
     ours, stock = trio.run(measure, 1 if quick else 5, 1 if quick else 5, 2.0 if quick else 10.0)
     for name in sorted(ours):
         show(name, ours[name], unit_of(name), better=better(name), peer="py-libp2p 0.8.1", peer_value=stock[name])
