@@ -102,6 +102,10 @@ class Windows:
 
     def _feed(self) -> None:
         """Those that need bytes first, as far as the budget goes or nobody holds the token."""
+        if self._growth_max() - self.growth < QUANTUM_BYTES and (
+            self._token is not None or not any(stream.needs for stream in self._starved.values())
+        ):
+            return  # as it mostly is while many streams are open: not worth an order among them
         for stream in sorted(self._starved.values(), key=lambda stream: not stream.needs):
             if self._growth_max() - self.growth < QUANTUM_BYTES and (self._token is not None or not stream.needs):
                 return
