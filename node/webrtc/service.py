@@ -55,6 +55,7 @@ class WebRtc:
         self._servers = servers
         self._shaking: list[PeerId] = []
         self.made = self.failed = 0
+        self.last_failure = ""
 
     def serve(self) -> None:
         """Answer offers, and those who seal."""
@@ -68,7 +69,8 @@ class WebRtc:
         try:
             stream = await self._ways.open(peer, SIGNALLING, bytes_max=SIGNAL_BYTES_MAX)
             muxer = await self._shake(stream, offered=True)
-        except (*FAILED, TransportError, Malformed):
+        except (*FAILED, TransportError, Malformed) as exc:
+            self.last_failure = str(exc) or type(exc).__name__
             return False
         try:
             sealing = ByteStream(cast(Any, await open_stream(muxer, peer, SEALED)))
@@ -104,6 +106,10 @@ class WebRtc:
     def view(self) -> dict[str, int]:
         """What came of it so far."""
         return {"made": self.made, "failed": self.failed, "process_starts": self._helper.starts}
+
+    def under_way(self, peer: PeerId) -> bool:
+        """Whether a connection with a peer is being made."""
+        return peer in self._shaking
 
     def _stun(self, path: Scope, relay: Endpoint | None) -> tuple[str, int] | None:
         """Where to ask how we are seen: servers that were named, else the relay, which sees us anyway."""
@@ -195,8 +201,8 @@ class WebRtc:
                 found = signalling.candidate(said.text)
                 if found is not None:
                     await local.say(Say.CANDIDATE, found.text())
-        except ChannelClosed:
-            return  # the other side is done with its part; the checks go on
+        except (ChannelClosed, *FAILED):
+            return  # the other side is done with its part, and may see the connection before we do; the checks go on
         raise Malformed("candidates without end")
 
 

@@ -1,5 +1,7 @@
 """How nodes behind any two kinds of router reach each other: `python -m tests.nat` measures it and prints the table.
 
+With `--udp` it measures what becomes of the pairs that TCP leaves on the relay where both speak WebRTC.
+
 Rows dial columns. `direct 0.05` is the time from nothing to a direct connection and a frame over it, in seconds;
 `(relayed 0.30)` says that a frame got through a relay before, and when.
 """
@@ -13,7 +15,7 @@ import trio
 from node.doors.mapping import MEANS
 from tests.nat.lab import obstacle, open_lab
 from tests.nat.probes import Probes
-from tests.nat.world import KINDS, host, meet, settle, start_relays
+from tests.nat.world import KINDS, host, meet, meet_over_udp, settle, start_relays
 
 
 async def main() -> None:
@@ -34,7 +36,36 @@ async def main() -> None:
             await probes.stop_all()
 
 
+UDP_PAIRS = (
+    ("refusing", "refusing"),
+    ("refusing", "cone"),
+    ("symmetric", "refusing"),
+    ("symmetric", "cone"),
+    ("symmetric", "symmetric"),
+    ("symmetric", "double"),
+    ("symmetric", "firewall"),
+)
+
+
+async def over_udp() -> None:
+    """Each pair once, with WebRTC on both sides."""
+    probes = Probes()
+    with open_lab() as lab:
+        try:
+            _, relays = await start_relays(lab, probes)
+            print("| from | to | what became of it |\n|---|---|---|", flush=True)
+            for kinds in UDP_PAIRS:
+                one, other = [await probes.start(host(lab, kind), relays=relays, webrtc=True) for kind in kinds]
+                for peer in (one, other):
+                    await settle(peer)
+                print(f"| {kinds[0]} | {kinds[1]} | {await meet_over_udp(one, other)} |", flush=True)
+                for peer in (one, other):
+                    await probes.stop(peer)
+        finally:
+            await probes.stop_all()
+
+
 if __name__ == "__main__":
     if (why := obstacle()) is not None:
         sys.exit(why)
-    trio.run(main)
+    trio.run(over_udp if "--udp" in sys.argv[1:] else main)

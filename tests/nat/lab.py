@@ -14,6 +14,8 @@ NAT kinds after RFC 4787 (mapping, filtering), as nftables does them:
 - full cone: each port of the router leads to the one host behind it, whoever asks;
 - cone: mapping independent of the endpoint (the source port is kept), filtering by address and port;
 - symmetric: a random new port for each destination, filtering by address and port;
+- refusing: a cone that answers a TCP SYN which nobody asked for with a reset, so that of two that cross in the routers
+  one is refused, and drops such datagrams;
 - firewall: no translation, but nothing comes in that was not asked for;
 - upnp: a cone with miniupnpd, which opens ports for those inside who ask by UPnP, NAT-PMP or PCP.
 """
@@ -47,6 +49,7 @@ class Nat(Enum):
     FULL = "full"
     CONE = "cone"
     SYMMETRIC = "symmetric"
+    REFUSING = "refusing"
     FIREWALL = "firewall"
     UPNP = "upnp"
 
@@ -87,6 +90,10 @@ uuid=0d7b5b5c-3c3e-4b7e-9a53-3c1a5b0f7b11
 allow 1024-65535 10.0.0.0/8 1024-65535
 deny 0-65535 0.0.0.0/0 0-65535
 """
+_REFUSES = """
+  chain refusing { type filter hook input priority -1; policy accept;
+    iifname "wan" ct state new meta l4proto tcp reject with tcp reset; }
+"""
 _RULES = {
     Nat.FULL: """
   chain arriving {{ type nat hook prerouting priority -100; iifname "wan" meta l4proto {{ tcp, udp }} dnat to {host}; }}
@@ -96,6 +103,9 @@ _RULES = {
   chain leaving {{ type nat hook postrouting priority 100; oifname "wan" masquerade; }}
 """,
     Nat.UPNP: """
+  chain leaving {{ type nat hook postrouting priority 100; oifname "wan" masquerade; }}
+""",
+    Nat.REFUSING: """
   chain leaving {{ type nat hook postrouting priority 100; oifname "wan" masquerade; }}
 """,
     Nat.SYMMETRIC: """
@@ -221,6 +231,8 @@ class Lab:
         )
         rules = _RULES.get(nat, "").format(host=f"{inside}.2")
         closed = "" if nat is Nat.FULL else _CLOSED
+        if nat is Nat.REFUSING:
+            closed += _REFUSES
         router.run(f"nft -f - <<'END'\ntable ip lab {{ {rules} {closed} }}\nEND")
         if nat is Nat.UPNP:
             self._map_ports(router)

@@ -23,6 +23,7 @@ from node.reach.quota import Limits
 from node.reach.service import Reach, open_reach
 from node.relay_directory import RelayDirectory
 from node.transport_libp2p import Libp2pTransport, open_transport
+from node.webrtc.service import WebRtc, open_webrtc
 from wire.errors import RemoteError, TransportError
 from wire.identity import Identity
 from wire.peer import PeerId, from_text, to_text
@@ -47,6 +48,7 @@ class Probe:
         self._transport = transport
         self._reach = reach
         self._dht = dht
+        self.rtc: WebRtc | None = None
         self._kept: Channel | None = None
 
     async def learn(self, peer: str, addresses: list[str]) -> None:
@@ -107,6 +109,23 @@ class Probe:
     async def until_direct(self, peer: str, seconds_max: float) -> float:
         """Wait for a direct connection with a peer; the seconds that it took."""
         return await self._wait(seconds_max, lambda: self._path(peer) in ("direct", "both"))
+
+    async def until_udp(self, peer: str, seconds_max: float) -> float:
+        """Wait for a WebRTC connection with a peer; the seconds that it took."""
+        return await self._wait(seconds_max, lambda: bool(self._reach.ways.over_udp(from_text(peer))))
+
+    async def until_tried(self, peer: str, seconds_max: float) -> float:
+        """Wait until a WebRTC connection was tried in vain and none with a peer is being tried; the seconds."""
+        rtc = self.rtc
+        assert rtc is not None
+        return await self._wait(seconds_max, lambda: rtc.failed > 0 and not rtc.under_way(from_text(peer)))
+
+    async def until_decided(self, peer: str, seconds_max: float) -> str:
+        """Wait until a direct connection stands, or WebRTC was tried in vain; which."""
+        rtc, ways, other = self.rtc, self._reach.ways, from_text(peer)
+        assert rtc is not None
+        await self._wait(seconds_max, lambda: bool(ways.direct(other)) or (rtc.failed > 0 and not rtc.under_way(other)))
+        return "UDP" if ways.over_udp(other) else "TCP" if ways.direct(other) else "relayed"
 
     async def until_path(self, peer: str, path: str, seconds_max: float) -> float:
         """Wait until the ways to a peer are `direct`, `relayed`, `both` or `none`; the seconds that it took."""
@@ -220,11 +239,16 @@ async def main(config: dict[str, Any]) -> None:
                 NEIGHBOURS[to_text(peer)] = addresses
 
             await stack.enter_async_context(open_mdns(transport.peer, transport.listening, found))
+        rtc = None
+        if config.get("webrtc"):
+            rtc = await stack.enter_async_context(open_webrtc(transport))
+            reach.over_udp = rtc.upgrade
         dht = None
         if "bootstrap" in config:
             dht = await stack.enter_async_context(_joined(identity, transport, reach, config["bootstrap"]))
         _say(peer=to_text(transport.peer), addresses=transport.addresses())
         probe = Probe(transport, reach, dht)
+        probe.rtc = rtc
         while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
             await _obey(probe, line)
 

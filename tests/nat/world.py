@@ -13,6 +13,9 @@ KINDS = ("public", "full", "cone", "symmetric", "double", "firewall", "upnp")
 DIRECT_S = 5.0
 """Seconds after its first frame in which a pair should have a direct connection."""
 
+UDP_S = 90.0
+"""Patience with what comes after: TCP is tried first, and WebRTC starts a process."""
+
 SETTLE_S = 20.0
 
 
@@ -68,3 +71,12 @@ async def meet(one: Peer, other: Peer) -> Met:
     except ProbeError:
         return Met(first, first_s, None)
     return Met(first, first_s, first_s if first == "direct" else trio.current_time() - began)
+
+
+async def meet_over_udp(one: Peer, other: Peer) -> str:
+    """As `meet`, but with patience until WebRTC was tried, too; what became of it, in words."""
+    await one.ask("learn", peer=other.peer, addresses=await other.ask("addresses"))
+    began = trio.current_time()
+    await one.echo(other, within_s=10.0)
+    path = await other.ask("until_decided", peer=one.peer, seconds_max=UDP_S, within_s=UDP_S + 5)
+    return f"{path} {trio.current_time() - began:.1f}" if path != "relayed" else path
