@@ -22,6 +22,7 @@ from node.node import now_ms
 from node.reach.quota import Limits
 from node.reach.service import Reach, open_reach
 from node.relay_directory import RelayDirectory
+from node.rpc.node import open_rpc
 from node.transport_libp2p import Libp2pTransport, open_transport
 from node.webrtc.service import WebRtc, open_webrtc
 from wire.errors import RemoteError, TransportError
@@ -261,7 +262,10 @@ async def _joined(
     seeds = [from_text(address.rpartition("/p2p/")[2]) for address in bootstrap]
     for seed, address in zip(seeds, bootstrap, strict=True):
         transport.learn(seed, [address])
-    async with open_dht(transport, identity, now_ms, None, seeds, blame=_blame) as dht:
+    async with (
+        open_rpc(transport, blame=_blame) as rpc,
+        open_dht(transport, rpc, identity, now_ms, None, seeds, blame=_blame) as dht,
+    ):
         reach.discover(RelayDirectory(dht, None), Random(identity.peer))
         await dht.bootstrap()
         yield dht
