@@ -33,6 +33,9 @@ from wire.transport import Transport
 
 T = TypeVar("T")
 _log = structlog.get_logger("dht")
+REJOIN_S = 1.0
+"""Seconds between attempts to join while nobody is known."""
+
 JOIN_BUCKETS_MAX = 1
 """Far buckets looked into while joining; those who look for us fill the others, and `refresh` does the rest."""
 
@@ -255,6 +258,13 @@ class Dht:
                 if published.due_ms <= self._now_ms():
                     await self._put(self._sign(namespace, key, published))
 
+    async def stay(self) -> None:
+        """While nobody is known, try to join again, for ever: who we join through may start after us, or come back."""
+        while True:
+            await trio.sleep(REJOIN_S)
+            if self._bootstrap and not len(self.core.table):
+                await self.bootstrap()
+
     async def refresh(self) -> None:
         """Keep the table fresh, for ever: unseated peers, ourselves, and buckets without look-ups."""
         while True:
@@ -367,6 +377,7 @@ async def open_dht(
             rpc.serve(ASK, dht.answer)
             nursery.start_soon(dht.tend)
             nursery.start_soon(dht.refresh)
+            nursery.start_soon(dht.stay)
             yield dht
             nursery.cancel_scope.cancel()
     finally:

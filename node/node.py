@@ -334,8 +334,6 @@ class Node:
         for model in self.context.models:
             await self._share("models", model.cid, model)
         while True:
-            if not self.dht.contacts():
-                await self.dht.bootstrap()
             stored = 0
             for ad in self.own_ads():
                 stored += (await self.dht.provide(ad)).stored

@@ -231,6 +231,23 @@ async def test_what_others_would_refuse_is_our_callers_fault(autojump_clock: Moc
             await w.nodes[0].app.publish("no such namespace", bytes(32), b"", life_s=10)
 
 
+async def test_a_node_that_starts_before_the_one_it_joins_through_joins_when_that_comes(
+    autojump_clock: MockClock,
+) -> None:
+    """Without a word from whoever started it: a relay, or a node that serves nothing, publishes no ad either."""
+    async with swarm(2) as w:
+        first, second = w.nodes
+        await first.crash()
+        await second.crash()
+        await second.restart()
+        assert await second.app.bootstrap() == 0
+        await trio.sleep(30)
+        assert second.app.contacts() == []
+        await first.restart()
+        with trio.fail_after(20):
+            await w.until(lambda: [len(node.app.contacts()) for node in w.nodes] == [1, 1])
+
+
 async def test_a_node_alone_keeps_its_own_record(autojump_clock: MockClock) -> None:
     async with swarm(1) as w:
         assert await w.nodes[0].app.provide(ad_of(w.nodes[0])) == StoreResult(1, 1)
