@@ -11,20 +11,20 @@ import structlog
 
 
 class _Lossy:
-    """A stream that drops what cannot be written: a full disk under the log must not end the node."""
+    """A stream that drops what cannot be written: a full disk under the log, or one closed, must not end the node."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
         """As of a text stream; never fails."""
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # the second is how Python says that a stream is closed
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         """As of a text stream; never fails."""
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             self._stream.flush()
 
 

@@ -28,7 +28,7 @@ def encode_varint(number: int) -> bytes:
     return bytes(raw)
 
 
-def decode_varint(raw: bytes, at: int) -> tuple[int, int] | None:
+def decode_varint(raw: bytes | bytearray, at: int) -> tuple[int, int] | None:
     """The number at `at` and where the next byte is; None if it is not complete.
 
     Raises:
@@ -130,7 +130,7 @@ class Delimited:
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
-        self._raw = b""
+        self._raw = bytearray()
 
     def feed(self, data: bytes) -> None:
         """Bytes that arrived."""
@@ -150,12 +150,14 @@ class Delimited:
             raise Malformed(f"a message of {length} bytes, at most {self._bytes_max} allowed")
         if len(self._raw) < at + length:
             return None
-        message, self._raw = self._raw[at : at + length], self._raw[at + length :]
+        message = bytes(self._raw[at : at + length])
+        del self._raw[: at + length]  # moves nothing, however much has arrived behind it
         return message
 
     def rest(self) -> bytes:
         """What arrived behind the last message; it is not kept here any longer."""
-        rest, self._raw = self._raw, b""
+        rest = bytes(self._raw)
+        self._raw.clear()
         return rest
 
 
