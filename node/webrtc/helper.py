@@ -138,15 +138,15 @@ class Helper:
                     self.last_words = (self.last_words + more)[-SAID_BYTES_MAX:]
             await process.wait()
         finally:
+            healthy = trio.current_time() - began >= HEALTHY_S
+            self._pause_s = PAUSE_S if healthy else min(2 * self._pause_s, PAUSE_S_MAX)
+            self._not_before = trio.current_time() + self._pause_s  # before anybody can see that it is to be started
             control.close()
             if self._control is control:
                 self._control = None
             with trio.CancelScope(shield=True):
                 process.kill()
                 await process.wait()
-        healthy = trio.current_time() - began >= HEALTHY_S
-        self._pause_s = PAUSE_S if healthy else min(2 * self._pause_s, PAUSE_S_MAX)
-        self._not_before = trio.current_time() + self._pause_s
 
 
 def installed() -> bool:

@@ -157,7 +157,7 @@ def test_whom_we_trust_and_who_has_room_comes_sooner() -> None:
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=60), st.integers(0, 1 << 16))
 def test_neighbourhoods_of_what_we_hold_come_last(places: list[int], seed: int) -> None:
     choice = Choice(ME, Random(seed))
-    choice.learn([offer(n + 1, f"{place + 1}.1.0.{n + 1}") for n, place in enumerate(places)], 0.0)
+    choice.learn([offer(n + 1, f"{place + 21}.1.0.{n + 1}") for n, place in enumerate(places)], 0.0)
     held = picks(choice, 3)
     assert len({each.neighbourhood for each in held}) == min(3, len(set(places)), len(places))
 
