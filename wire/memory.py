@@ -104,3 +104,18 @@ class Memory:
                     held = part.held()
                     part.shed(over)
                     over -= held - part.held()
+
+
+class Growth:
+    """Tells a `Memory` by how much one part of it has grown, for parts that cannot say so as it happens."""
+
+    def __init__(self, memory: Memory, part: Part) -> None:
+        self._memory, self._part = memory, part
+        self._held = 0
+
+    def look(self) -> None:
+        """Compare with the last look."""
+        held = self._part.held()
+        if held > self._held:
+            self._memory.grew(held - self._held)
+        self._held = held

@@ -18,7 +18,7 @@ from node.figures import Outcomes
 from node.rpc.pump import Pump
 from node.rpc.streams import RpcStream, Side
 from wire.errors import Busy, ChannelClosed, LocalError, Malformed, RemoteError, TransportError
-from wire.memory import Memory
+from wire.memory import Growth, Memory
 from wire.peer import PeerId
 from wire.rpc import packet
 from wire.rpc.frames import Refusal
@@ -89,7 +89,7 @@ class Answering:
     ) -> None:
         self._figures = figures
         self._memory = memory
-        self._counted = 0
+        self._growth = Growth(memory, self)
         self._cut = self._stopping = False
         self._channel = channel
         self._peer = channel.peer
@@ -128,7 +128,7 @@ class Answering:
                 nursery.start_soon(self._pump.write, self._channel)
                 while True:
                     self._handle(self._core.receive(batch, trio.current_time()))
-                    self._count()
+                    self._growth.look()
                     batch = await self._channel.receive()
         finally:
             self._memory.leave(self._peer, self)
@@ -139,12 +139,6 @@ class Answering:
         self._stopping = True
 
     # ---- `wire.memory.Part`
-
-    def _count(self) -> None:
-        held = self.held()
-        if held > self._counted:
-            self._memory.grew(held - self._counted)
-        self._counted = held
 
     def held(self) -> int:
         """Bytes of requests that are not answered, and of answers that wait."""

@@ -11,7 +11,7 @@ import trio
 from node.rpc.pump import Pump
 from node.rpc.streams import RpcStream, Side, again, ended
 from wire.errors import ChannelClosed, FrameTooLarge, Malformed, QuorateError, RemoteError, TransportError
-from wire.memory import Memory
+from wire.memory import Growth, Memory
 from wire.peer import PeerId, short
 from wire.rpc.caller import Arrived, Caller, Event
 from wire.rpc.inbox import Message
@@ -44,7 +44,7 @@ class Link:
 
     def __init__(self, transport: Transport, peer: PeerId, blame: Blame, memory: Memory) -> None:
         self._memory = memory
-        self._counted = 0
+        self._growth = Growth(memory, self)
         self._transport = transport
         self._peer = peer
         self._blame = blame
@@ -145,7 +145,7 @@ class Link:
             nursery.start_soon(self._write, channel, nursery)
             while True:
                 self._handle(self._core.receive(await channel.receive()))
-                self._count()
+                self._growth.look()
         except (Malformed, FrameTooLarge) as exc:
             self._end = RemoteError(self._peer, f"broke the call protocol: {exc}")
             self._blame(self._end)
@@ -156,12 +156,6 @@ class Link:
             await channel.aclose()
 
     # ---- `wire.memory.Part`
-
-    def _count(self) -> None:
-        held = self.held()
-        if held > self._counted:
-            self._memory.grew(held - self._counted)
-        self._counted = held
 
     def held(self) -> int:
         """Bytes of answers that nobody has taken, and of requests that wait."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import AsyncIterator
+from random import Random
 from typing import Any, cast
 
 import pytest
@@ -141,7 +141,7 @@ async def test_a_denied_subnet_gets_no_answer_and_is_not_dialled() -> None:
         frame(2, final=False) + frame(0, final=False) * (IDLE_FRAMES_MAX + 1),
         frame(9) * (IDLE_FRAMES_MAX + 1),
         frame(1, b"hello"),
-        os.urandom(5000),
+        Random(5000).randbytes(5000),
     ],
     ids=["giant frame", "fragments of a byte", "empty fragments", "pings", "text", "garbage"],
 )
